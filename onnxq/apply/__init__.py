@@ -1,0 +1,51 @@
+"""The only code that edits the graph to make a plan real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import onnx_ir as ir
+
+from onnxq.apply.attention import rewrite_attention
+from onnxq.apply.blocked_matmul import rewrite_blocked_matmul
+from onnxq.apply.integer_matmul import rewrite_integer_matmul
+from onnxq.apply.lookup import rewrite_lookup
+from onnxq.apply.lstm import rewrite_lstm
+from onnxq.apply.rewriter import Job, Rewriter
+from onnxq.apply.storage import store_weight
+from onnxq.graph.scopes import iterate_scopes
+from onnxq.plan import Plan
+from onnxq.rules.roles import Form
+from onnxq.targets import Target
+
+FORM_REWRITES: Mapping[Form, Callable[[Rewriter, list[Job]], None]] = {
+    Form.BLOCKED_MATMUL: rewrite_blocked_matmul,
+    Form.INTEGER_MATMUL: rewrite_integer_matmul,
+    Form.INTEGER_LSTM: rewrite_lstm,
+    Form.INTEGER_ATTENTION: rewrite_attention,
+    Form.LOOKUP: rewrite_lookup,
+}
+"""What each form does to a node; the jobs are the weights that the node reads in that form."""
+
+
+def apply_plan(model: ir.Model, plan: Plan, target: Target) -> None:
+    """Edit ``model`` in place.
+
+    Pre: the plan was made from this very model, and its opset has every operator it needs.
+    Post: no node reads a tensor that the plan stores otherwise; names of inputs and outputs, and
+    every node that the plan does not mention, are as they were.
+    """
+    rewriter = Rewriter(model, target)
+    jobs: dict[ir.Node, list[Job]] = {}
+    for tensor in plan.changes:
+        for use in tensor.uses:
+            if use.form in FORM_REWRITES and use.use is not None:
+                jobs.setdefault(use.use.node, []).append(Job(tensor, use.use, use.form))
+    for scope in list(iterate_scopes(model)):
+        for node in list(scope.graph):
+            if node in jobs:
+                FORM_REWRITES[jobs[node][0].form](rewriter, jobs[node])
+    for tensor in plan.changes:
+        if tensor.constant.value.uses():
+            store_weight(rewriter, tensor)
+    rewriter.finish()

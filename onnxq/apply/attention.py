@@ -1,0 +1,53 @@
+"""The fused com.microsoft Attention with an integer projection (QAttention)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxq.apply.rewriter import Job, Rewriter
+from onnxq.apply.weights import DATA_TYPES, parameters_of
+from onnxq.rules.roles import MICROSOFT
+
+
+def rewrite_attention(rewriter: Rewriter, jobs: list[Job]) -> None:
+    """Attention(x, W, b, mask, past) -> QAttention(q, W, b, s, scale, mask, z, zero_point, past)."""
+    (job,) = jobs
+    node, plan = job.use.node, job.tensor
+    activation = node.inputs[0]
+    if activation is None or plan.scheme is None:
+        raise ValueError(f"node '{node.name}' has no activation or no scheme")
+    bias, mask, past = (
+        node.inputs[index] if index < len(node.inputs) else None for index in (2, 3, 4)
+    )
+    scope = plan.constant.scope
+    if bias is None:
+        zeros = np.zeros(plan.shape[1], np.float32)
+        bias = rewriter.add_array(scope, zeros, name=f"{node.name or 'attention'}_bias")
+    quantized = rewriter.quantize_activation(node, activation, plan.constant.tensor.dtype)
+    shape = (plan.shape[1],) if plan.scheme.axes else ()
+    zero_point = parameters_of(plan).zero_point.reshape(shape)
+    weight_zero_point = rewriter.add_array(
+        scope,
+        zero_point.astype(DATA_TYPES[plan.scheme.type].numpy()),
+        name=f"{plan.constant.value.name}_zero_point",
+    )
+    new = rewriter.add_node(
+        node,
+        "QAttention",
+        [
+            quantized.values,
+            rewriter.weights.elements(plan, (0, 1)),
+            bias,
+            quantized.scale,
+            rewriter.weights.scale(plan, shape),
+            mask,
+            quantized.zero_point,
+            weight_zero_point,
+            past,
+        ],
+        name=f"{node.name or 'attention'}_integers",
+        attributes=dict(node.attributes),
+        domain=MICROSOFT,
+        outputs=len(node.outputs),
+    )
+    rewriter.replace(node, new)

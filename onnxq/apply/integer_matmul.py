@@ -1,0 +1,128 @@
+"""MatMul and Gemm with a constant matrix, computed in integers.
+
+Written with standard operators in the shape that onnxruntime fuses into one kernel
+(DynamicQuantizeMatMul, or MatMulIntegerToFloat where the activation has several readers):
+
+    q, s, z = DynamicQuantizeLinear(x)
+    y = Cast(MatMulInteger(q, W, z)) * (s * scale_of_W) [+ bias]
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxq.apply.rewriter import Job, Rewriter
+from onnxq.graph.constants import constant_tensor
+from onnxq.rules.roles import is_set
+
+
+def rewrite_integer_matmul(rewriter: Rewriter, jobs: list[Job]) -> None:
+    """Replace a MatMul or Gemm node; a constant on the left is computed as (x^T W^T)^T.
+
+    The integer kernels take their fast path (unsigned x signed) only with the weight on the right.
+    """
+    (job,) = jobs
+    node, plan = job.use.node, job.tensor
+    dtype, name = plan.constant.tensor.dtype, node.name or node.op_type.lower()
+    on_left = job.use.input_index == 0
+    activation = node.inputs[1 - job.use.input_index]
+    if activation is None:
+        raise ValueError(f"node '{node.name}' has no activation")
+    if _must_transpose(node, on_left=on_left):
+        activation = transpose_last_axes(rewriter, node, activation, f"{name}_input_transposed")
+    product = _multiply(rewriter, job, activation, name)
+    if dtype != ir.DataType.FLOAT:
+        product = rewriter.cast(node, product, dtype, name=f"{name}_narrowed")
+    if on_left:
+        product = transpose_last_axes(rewriter, node, product, f"{name}_output_transposed")
+    rewriter.replace(node, (add_gemm_bias(rewriter, node, product, dtype),))
+
+
+def add_gemm_bias(
+    rewriter: Rewriter, node: ir.Node, product: ir.Value, dtype: ir.DataType
+) -> ir.Value:
+    """``product + beta * C`` of a Gemm; the product itself for a MatMul or a Gemm without C."""
+    bias = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
+    beta = float_attribute(node, "beta", 1.0)
+    if bias is None or beta == 0.0:
+        return product
+    name = node.name or "gemm"
+    if beta != 1.0:
+        scope, numpy_type = rewriter.scope_of(node), dtype.numpy()
+        tensor = constant_tensor(bias)
+        if tensor is not None:
+            scaled = (tensor.numpy().astype(np.float64) * beta).astype(numpy_type)
+            bias = rewriter.add_array(scope, scaled, name=f"{name}_bias")
+        else:
+            factor = rewriter.add_array(scope, np.array(beta, numpy_type), name=f"{name}_beta")
+            (bias,) = rewriter.add_node(node, "Mul", (bias, factor), name=f"{name}_bias")
+    return rewriter.add_node(node, "Add", (product, bias), name=f"{name}_biased")[0]
+
+
+def float_attribute(node: ir.Node, name: str, default: float) -> float:
+    """A float attribute or its default."""
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.as_float()
+
+
+def transpose_last_axes(
+    rewriter: Rewriter, before: ir.Node, value: ir.Value, name: str
+) -> ir.Value:
+    """Swap the last two axes of an activation; without a known rank, of a matrix."""
+    rank = 2 if value.shape is None else len(value.shape)
+    permutation = [*range(rank - 2), rank - 1, rank - 2]
+    (result,) = rewriter.add_node(
+        before, "Transpose", (value,), name=name, attributes={"perm": permutation}
+    )
+    result.shape = None if value.shape is None else ir.Shape([value.shape[a] for a in permutation])
+    return result
+
+
+def weight_layout(job: Job) -> tuple[int, ...]:
+    """The order of axes that puts the reduction before the output columns."""
+    rank = len(job.tensor.shape)
+    natural = tuple(range(rank))
+    swapped = (*natural[:-2], rank - 1, rank - 2)
+    node, on_left = job.use.node, job.use.input_index == 0
+    flag = is_set(node, "transA" if on_left else "transB")
+    # An odd number of transpositions (by the node, on its way, by standing on the left) is one.
+    return swapped if (flag + job.use.transposed + on_left) % 2 else natural
+
+
+def _must_transpose(node: ir.Node, *, on_left: bool) -> bool:
+    if not on_left:
+        return is_set(node, "transA")
+    return not is_set(node, "transB")
+
+
+def _multiply(rewriter: Rewriter, job: Job, activation: ir.Value, name: str) -> ir.Value:
+    node, plan = job.use.node, job.tensor
+    quantized = rewriter.quantize_activation(node, activation, plan.constant.tensor.dtype)
+    weight = rewriter.weights.elements(plan, weight_layout(job), preferred=True)
+    shape = _scale_shape(job)
+    zero_point = rewriter.weights.zero_point(plan, shape)
+    inputs = [quantized.values, weight, quantized.zero_point]
+    (product,) = rewriter.add_node(
+        node,
+        "MatMulInteger",
+        inputs if zero_point is None else [*inputs, zero_point],
+        name=f"{name}_integers",
+    )
+    widened = rewriter.cast(node, product, ir.DataType.FLOAT, name=f"{name}_widened")
+    factor = float_attribute(node, "alpha", 1.0)
+    weight_scale = rewriter.weights.scale(plan, shape, factor=factor)
+    (scale,) = rewriter.add_node(
+        node, "Mul", (quantized.scale, weight_scale), name=f"{name}_scale"
+    )
+    return rewriter.add_node(node, "Mul", (widened, scale), name=f"{name}_product")[0]
+
+
+def _scale_shape(job: Job) -> tuple[int, ...]:
+    """One scale a column: [N]; for a stack of matrices, which is never on the left, [..., 1, N]."""
+    plan = job.tensor
+    if plan.scheme is None or not plan.scheme.axes:
+        return ()
+    if len(plan.shape) > 2:
+        return (*plan.shape[:-2], 1, plan.shape[-1])
+    return (plan.shape[plan.scheme.axes[0]],)

@@ -1,0 +1,50 @@
+"""LSTM with integer weights (com.microsoft DynamicQuantizeLSTM)."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxq.apply.rewriter import Job, Rewriter
+from onnxq.apply.weights import DATA_TYPES, parameters_of
+from onnxq.rules.roles import MICROSOFT
+
+_FLOAT_INPUTS = 8
+_WEIGHT_LAYOUT = (0, 2, 1)
+
+
+def rewrite_lstm(rewriter: Rewriter, jobs: list[Job]) -> None:
+    """Replace an LSTM node: weights transposed, then the scales and zero points as extra inputs."""
+    node = jobs[0].use.node
+    inputs: list[ir.Value | None] = [*node.inputs, *[None] * (_FLOAT_INPUTS - len(node.inputs))]
+    extra: list[ir.Value | None] = []
+    for job in sorted(jobs, key=lambda one: one.use.input_index):
+        inputs[job.use.input_index] = rewriter.weights.elements(
+            job.tensor, _WEIGHT_LAYOUT, preferred=True
+        )
+        extra += _add_scale_and_zero_point(rewriter, job)
+    new = rewriter.add_node(
+        node,
+        "DynamicQuantizeLSTM",
+        [*inputs, *extra],
+        name=f"{node.name or 'lstm'}_integers",
+        attributes=dict(node.attributes),
+        domain=MICROSOFT,
+        outputs=len(node.outputs),
+    )
+    rewriter.replace(node, new)
+
+
+def _add_scale_and_zero_point(rewriter: Rewriter, job: Job) -> list[ir.Value | None]:
+    plan = job.tensor
+    if plan.scheme is None:
+        raise ValueError(f"{plan.name} has no scheme")
+    shape = plan.shape[: len(plan.scheme.axes)]
+    # The kernel insists on zero points, also where all are 0.
+    zero_point = parameters_of(plan).zero_point.reshape(shape)
+    array = np.ascontiguousarray(zero_point).astype(DATA_TYPES[plan.scheme.type].numpy())
+    name = f"{plan.constant.value.name}_zero_point"
+    return [
+        rewriter.weights.scale(plan, shape),
+        rewriter.add_array(plan.constant.scope, array, name=name),
+    ]

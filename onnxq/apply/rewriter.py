@@ -1,0 +1,182 @@
+"""Editing: new nodes and constants with unused names, in the right body and at the right place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+
+from onnxq.apply.weights import WeightStore
+from onnxq.graph.constants import Use
+from onnxq.graph.names import Names
+from onnxq.graph.scopes import Scope, iterate_scopes
+from onnxq.plan import TensorPlan
+from onnxq.rules.roles import MICROSOFT, Form
+from onnxq.targets import Target
+
+
+@dataclass(frozen=True)
+class Job:
+    """One weight that a node reads in a new form."""
+
+    tensor: TensorPlan
+    use: Use
+    form: Form
+
+
+@dataclass(frozen=True)
+class QuantizedActivation:
+    """The three outputs of a DynamicQuantizeLinear."""
+
+    values: ir.Value
+    scale: ir.Value
+    zero_point: ir.Value
+
+
+class Rewriter:
+    """Edits one model; remembers what can be shared between nodes."""
+
+    def __init__(self, model: ir.Model, target: Target) -> None:
+        self.model = model
+        self.target = target
+        self.names = Names(model)
+        self.weights = WeightStore(self)
+        self._scopes = {scope.graph: scope for scope in iterate_scopes(model)}
+        self._activations: dict[tuple[ir.Graph, ir.Value], QuantizedActivation] = {}
+        self._uses_contrib: set[ir.Graph] = set()
+
+    def scope_of(self, node: ir.Node) -> Scope:
+        """The body that a node is in."""
+        graph = node.graph
+        if isinstance(graph, ir.Function):
+            graph = graph.graph
+        if not isinstance(graph, ir.Graph):
+            raise ValueError(f"node '{node.name}' is in no graph")
+        return self._scopes[graph]
+
+    def add_node(
+        self,
+        before: ir.Node,
+        operator: str,
+        inputs: Sequence[ir.Value | None],
+        *,
+        name: str,
+        attributes: dict[str, Any] | None = None,
+        domain: str = "",
+        outputs: int = 1,
+    ) -> tuple[ir.Value, ...]:
+        """Insert a node before another one; returns its outputs."""
+        node = self._make_node(operator, inputs, name, attributes, domain, outputs)
+        graph = self.scope_of(before).graph
+        graph.insert_before(before, node)
+        if domain == MICROSOFT:
+            self._uses_contrib.add(graph)
+        return tuple(node.outputs)
+
+    def add_node_at_start(
+        self,
+        scope: Scope,
+        operator: str,
+        inputs: Sequence[ir.Value | None],
+        *,
+        name: str,
+        attributes: dict[str, Any] | None = None,
+        after: ir.Node | None = None,
+    ) -> ir.Value:
+        """Insert a node before all others of a body, or right after one at its start."""
+        node = self._make_node(operator, inputs, name, attributes, "", 1)
+        if after is not None:
+            scope.graph.insert_after(after, node)
+        else:
+            first = next(iter(scope.graph), None)
+            if first is None:
+                scope.graph.append(node)
+            else:
+                scope.graph.insert_before(first, node)
+        return node.outputs[0]
+
+    def add_constant(self, scope: Scope, tensor: ir.TensorProtocol, *, name: str) -> ir.Value:
+        """A new constant: an initializer, or a Constant node where a function has none."""
+        unique = self.names.new_value(name)
+        tensor.name = unique
+        if scope.in_function:
+            value = self.add_node_at_start(
+                scope, "Constant", (), name=unique, attributes={"value": tensor}
+            )
+            value.name = unique
+            return value
+        value = ir.Value(
+            name=unique,
+            shape=ir.Shape(tensor.shape.numpy()),
+            type=ir.TensorType(tensor.dtype),
+            const_value=tensor,
+        )
+        scope.graph.register_initializer(value)
+        return value
+
+    def add_array(self, scope: Scope, array: np.ndarray[Any, Any], *, name: str) -> ir.Value:
+        """A small new constant."""
+        return self.add_constant(scope, ir.Tensor(array), name=name)
+
+    def cast(self, before: ir.Node, value: ir.Value, dtype: ir.DataType, *, name: str) -> ir.Value:
+        """``value`` as another type."""
+        return self.add_node(
+            before, "Cast", (value,), name=name, attributes={"to": int(dtype)}
+        )[0]
+
+    def quantize_activation(
+        self, before: ir.Node, value: ir.Value, dtype: ir.DataType
+    ) -> QuantizedActivation:
+        """The one DynamicQuantizeLinear of ``value`` in the body of ``before``."""
+        key = (self.scope_of(before).graph, value)
+        if key not in self._activations:
+            name = f"{value.name}_quantized"
+            if dtype != ir.DataType.FLOAT:
+                value = self.cast(before, value, ir.DataType.FLOAT, name=f"{value.name}_float")
+            outputs = self.add_node(before, "DynamicQuantizeLinear", (value,), name=name, outputs=3)
+            self._activations[key] = QuantizedActivation(*outputs)
+        return self._activations[key]
+
+    def replace(self, node: ir.Node, values: Sequence[ir.Value]) -> None:
+        """Put ``values`` in the place of the outputs of ``node`` and remove it."""
+        old = list(node.outputs[: len(values)])
+        for before, after in zip(old, values, strict=True):
+            after.name, after.shape, after.type = before.name, before.shape, before.type
+        ir.convenience.replace_all_uses_with(old, list(values), replace_graph_outputs=True)
+        self.scope_of(node).graph.remove(node, safe=True)
+
+    def finish(self) -> None:
+        """Remove what nothing reads any more, and import the domains that are used now."""
+        passes.RemoveUnusedNodesPass()(self.model)
+        if not self._uses_contrib:
+            return
+        for function in self.model.functions.values():
+            if any(graph is function.graph for graph in self._uses_contrib):
+                function.opset_imports.setdefault(MICROSOFT, 1)
+        self.model.opset_imports.setdefault(MICROSOFT, 1)
+
+    def _make_node(
+        self,
+        operator: str,
+        inputs: Sequence[ir.Value | None],
+        name: str,
+        attributes: dict[str, Any] | None,
+        domain: str,
+        outputs: int,
+    ) -> ir.Node:
+        node = ir.node(
+            operator,
+            list(inputs),
+            attributes=attributes or {},
+            domain=domain,
+            num_outputs=outputs,
+            name=self.names.new_node(name),
+        )
+        suffixes = ("",) if outputs == 1 else tuple(f"_{index}" for index in range(outputs))
+        for value, suffix in zip(node.outputs, suffixes, strict=True):
+            value.name = self.names.new_value(f"{name}{suffix}")
+        return node

@@ -1,0 +1,157 @@
+"""The stored form of each weight, made once and shared by all its readers.
+
+Elements are computed when the file is written (``ir.LazyTensor``), one tensor at a time, so that
+memory stays a few times the largest tensor whatever the size of the model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxq.graph.constants import release
+from onnxq.numerics.affine import Array, Parameters, quantize
+from onnxq.numerics.half import to_half
+from onnxq.numerics.rounding import round_keeping_sums
+from onnxq.plan import TensorPlan
+from onnxq.plan.statistics import read_real, resolve_parameters
+from onnxq.rules.roles import Form
+from onnxq.schemes import WeightType
+
+if TYPE_CHECKING:
+    from onnxq.apply.rewriter import Rewriter
+
+DATA_TYPES = {
+    WeightType.INT8: ir.DataType.INT8,
+    WeightType.UINT8: ir.DataType.UINT8,
+    WeightType.INT4: ir.DataType.INT4,
+    WeightType.UINT4: ir.DataType.UINT4,
+    WeightType.FP16: ir.DataType.FLOAT16,
+    WeightType.BF16: ir.DataType.BFLOAT16,
+}
+
+Layout = tuple[int, ...]
+
+
+class WeightStore:
+    """Stored weights of one model."""
+
+    def __init__(self, rewriter: Rewriter) -> None:
+        self._rewriter = rewriter
+        self._stored: dict[tuple[ir.Value, Layout], ir.Value] = {}
+        self._layouts: dict[ir.Value, Layout] = {}
+        self._arrays: dict[tuple[Any, ...], ir.Value] = {}
+
+    def elements(self, plan: TensorPlan, layout: Layout, *, preferred: bool = False) -> ir.Value:
+        """The stored elements with their axes in the order ``layout``.
+
+        Args:
+            plan: the weight.
+            layout: a permutation of the axes of the float tensor.
+            preferred: whether to store in this order, if nothing was stored yet.
+        """
+        natural = tuple(range(len(plan.shape)))
+        value = plan.constant.value
+        if value not in self._layouts:
+            first = layout if preferred else natural
+            self._layouts[value] = first
+            self._stored[value, first] = self._store(plan, first)
+        if (value, layout) not in self._stored:
+            stored = self._layouts[value]
+            self._stored[value, layout] = self._rewriter.add_node_at_start(
+                plan.constant.scope,
+                "Transpose",
+                (self._stored[value, stored],),
+                name=f"{value.name}_transposed",
+                attributes={"perm": [stored.index(axis) for axis in layout]},
+                after=self._stored[value, stored].producer(),
+            )
+        return self._stored[value, layout]
+
+    def scale(
+        self, plan: TensorPlan, shape: tuple[int, ...], *, factor: float = 1.0
+    ) -> ir.Value:
+        """The scales in a given shape, multiplied by ``factor``, as float32."""
+        scale = parameters_of(plan).scale * np.float32(factor)
+        return self._array(plan, "scale", scale.reshape(shape).astype(np.float32), factor)
+
+    def zero_point(self, plan: TensorPlan, shape: tuple[int, ...]) -> ir.Value | None:
+        """The zero points in a given shape and the weight's type; None if all are 0."""
+        parameters = parameters_of(plan)
+        if not parameters.has_zero_point or plan.scheme is None:
+            return None
+        dtype = DATA_TYPES[plan.scheme.type].numpy()
+        return self._array(
+            plan, "zero_point", parameters.zero_point.reshape(shape).astype(dtype), 1.0
+        )
+
+    def _array(self, plan: TensorPlan, kind: str, array: Array, factor: float) -> ir.Value:
+        key = (plan.constant.value, kind, array.shape, factor)
+        if key not in self._arrays:
+            self._arrays[key] = self._rewriter.add_array(
+                plan.constant.scope, array, name=f"{plan.constant.value.name}_{kind}"
+            )
+        return self._arrays[key]
+
+    def _store(self, plan: TensorPlan, layout: Layout) -> ir.Value:
+        if plan.scheme is None:
+            raise ValueError(f"{plan.name} has no scheme")
+
+        def compute() -> ir.Tensor:
+            return ir.Tensor(np.ascontiguousarray(compute_elements(plan).transpose(layout)))
+
+        tensor = ir.LazyTensor(
+            compute,
+            dtype=DATA_TYPES[plan.scheme.type],
+            shape=ir.Shape([plan.shape[axis] for axis in layout]),
+        )
+        suffix = plan.scheme.type.value if plan.scheme.type.is_half else "quantized"
+        return self._rewriter.add_constant(
+            plan.constant.scope, tensor, name=f"{plan.constant.value.name}_{suffix}"
+        )
+
+
+def parameters_of(plan: TensorPlan) -> Parameters:
+    """Scales and zero points of a planned tensor, with reduced axes kept at length 1."""
+    if plan.statistics is None or plan.scheme is None:
+        raise ValueError(f"{plan.name} has no scale")
+    return resolve_parameters(plan.statistics, plan.scheme)
+
+
+def compute_elements(plan: TensorPlan) -> Array:
+    """The stored elements of a planned tensor, in the axes of the float tensor."""
+    if plan.scheme is None:
+        raise ValueError(f"{plan.name} has no scheme")
+    real = read_real(plan.constant.tensor)
+    if plan.scheme.type.is_half:
+        result = to_half(real, plan.scheme.type)
+    else:
+        low, high = plan.scheme.range
+        parameters = parameters_of(plan)
+        if plan.best_form is Form.LOOKUP:
+            # A lookup reads one row at a time: there is no sum over it to keep.
+            rounded = quantize(real, parameters, quantized_min=low, quantized_max=high)
+        else:
+            rounded = _round_channels(real, parameters, plan.channel_axes, low, high)
+        result = rounded.astype(DATA_TYPES[plan.scheme.type].numpy())
+    release(plan.constant.tensor)
+    return result
+
+
+def _round_channels(
+    real: Array, parameters: Parameters, axes: tuple[int, ...], low: int, high: int
+) -> Array:
+    steps = real / parameters.scale.astype(real.dtype)
+    if parameters.has_zero_point:
+        steps += parameters.zero_point
+    order = (*axes, *(axis for axis in range(real.ndim) if axis not in axes))
+    moved = steps.transpose(order)
+    channels = int(np.prod([real.shape[axis] for axis in axes]))
+    rounded = round_keeping_sums(
+        np.ascontiguousarray(moved).reshape(channels, -1), quantized_min=low, quantized_max=high
+    )
+    inverse = np.argsort(order)
+    result: Array = rounded.reshape(moved.shape).transpose(inverse)
+    return result

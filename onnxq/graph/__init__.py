@@ -1,0 +1,1 @@
+"""The only place that knows the idioms of the intermediate representation (onnx-ir)."""

@@ -1,0 +1,140 @@
+"""Reading a model file, with every way in which it can be bad named."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from onnxq.errors import ExternalDataError, InvalidModelError, UnsupportedModelError
+from onnxq.graph.scopes import iterate_scopes
+
+OLDEST_OPSET = 7
+MAX_PROTOBUF_BYTES = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model as it was read.
+
+    Attributes:
+        path: where the file is.
+        model: its graph; weights in external files stay there until they are looked at.
+        external_files: names of the external data files, relative to the folder of the model.
+        size_bytes: bytes of the file and of its external data files.
+    """
+
+    path: Path
+    model: ir.Model
+    external_files: tuple[str, ...]
+    size_bytes: int
+
+
+def load_model(path: Path) -> ModelFile:
+    """Read ``path``.
+
+    Raises:
+        InvalidModelError: the file is missing, unreadable, or not an ONNX model.
+        ExternalDataError: external weights are missing, too short, or outside the folder.
+        UnsupportedModelError: the operator set is older than 7 or not there at all.
+    """
+    proto = parse_model(path)
+    try:
+        model = ir.from_proto(proto)
+    except Exception as error:  # onnx-ir raises many types on malformed graphs
+        raise InvalidModelError(f"{path}: not a usable ONNX graph: {error}") from error
+    _check_opset(path, model)
+    folder = path.resolve().parent
+    tensors = list(iterate_external_tensors(model))
+    for tensor in tensors:
+        _check_external_tensor(path, folder, tensor)
+        tensor.base_dir = folder
+    files = tuple(sorted({os.fspath(tensor.location) for tensor in tensors}))
+    size = path.stat().st_size + sum((folder / name).stat().st_size for name in files)
+    return ModelFile(path, model, files, size)
+
+
+def parse_model(path: Path) -> onnx.ModelProto:
+    """The protobuf message in ``path``; external weights are not read.
+
+    Raises:
+        InvalidModelError: the file is missing, unreadable, or not an ONNX model.
+    """
+    if not path.exists():
+        raise InvalidModelError(f"{path}: no such file; check the path of the model")
+    if path.is_dir():
+        raise InvalidModelError(f"{path}: is a directory; name the .onnx file inside it")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InvalidModelError(f"{path}: cannot be read: {error.strerror}") from error
+    if not content:
+        raise InvalidModelError(f"{path}: the file is empty; export the model again")
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(content)
+    except (DecodeError, RecursionError) as error:
+        raise InvalidModelError(
+            f"{path}: not an ONNX model, or cut short (protobuf does not parse); "
+            "export or copy it again"
+        ) from error
+    if not proto.ir_version or not proto.HasField("graph") or not proto.opset_import:
+        raise InvalidModelError(
+            f"{path}: not an ONNX model (no graph, IR version or operator set in it)"
+        )
+    return proto
+
+
+def iterate_external_tensors(model: ir.Model) -> list[ir.ExternalTensor]:
+    """Every tensor of the model that lives in another file, in any graph or attribute."""
+    found: list[ir.ExternalTensor] = []
+    for scope in iterate_scopes(model):
+        found += [
+            value.const_value
+            for value in scope.graph.initializers.values()
+            if isinstance(value.const_value, ir.ExternalTensor)
+        ]
+        for node in scope.graph:
+            for attribute in node.attributes.values():
+                if isinstance(attribute, ir.Attr) and isinstance(
+                    attribute.value, ir.ExternalTensor
+                ):
+                    found.append(attribute.value)
+    return found
+
+
+def _check_opset(path: Path, model: ir.Model) -> None:
+    version = model.opset_imports.get("")
+    if version is None:
+        raise UnsupportedModelError(
+            f"{path}: imports no ai.onnx operator set; only models of standard operators "
+            "can be quantized"
+        )
+    if version < OLDEST_OPSET:
+        raise UnsupportedModelError(
+            f"{path}: opset {version} is older than {OLDEST_OPSET}, the oldest that onnxruntime "
+            "runs; export the model with a newer opset"
+        )
+
+
+def _check_external_tensor(path: Path, folder: Path, tensor: ir.ExternalTensor) -> None:
+    where = f"{path}: tensor '{tensor.name}' is in external file '{tensor.location}'"
+    location = Path(os.fspath(tensor.location))
+    if location.is_absolute():
+        raise ExternalDataError(f"{where}: absolute paths are refused; save the model again")
+    target = (folder / location).resolve()
+    if not target.is_relative_to(folder):
+        raise ExternalDataError(f"{where}: outside the folder of the model, which is refused")
+    if not target.is_file():
+        raise ExternalDataError(f"{where}: no such file; copy it beside the model")
+    end = (tensor.offset or 0) + (tensor.length if tensor.length is not None else tensor.nbytes)
+    if target.stat().st_size < end:
+        raise ExternalDataError(f"{where}: the file ends before byte {end}; copy it again")
+    if tensor.length is not None and tensor.length < tensor.nbytes:
+        raise ExternalDataError(
+            f"{where}: {tensor.length} bytes are stored for a tensor of {tensor.nbytes}"
+        )

@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: the mapping, the roundings, the metrics. No ONNX in here."""

@@ -1,0 +1,101 @@
+"""The affine mapping between real numbers and integers that every mode rests on.
+
+    real = scale * (quantized - zero_point)
+    quantized = clip(round(real / scale) + zero_point, quantized_min, quantized_max)
+
+as in Jacob et al. 2018 (arXiv:1712.05877, eq. 1) and the ONNX QuantizeLinear specification:
+rounding is half to even, and the range is widened to contain 0 so that real 0 is exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+FloatArray = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Scales (float32) and zero points (int32) of one tensor, in shapes that broadcast to it."""
+
+    scale: FloatArray
+    zero_point: npt.NDArray[np.int32]
+
+    @property
+    def has_zero_point(self) -> bool:
+        """Whether any zero point differs from 0."""
+        return bool(np.any(self.zero_point))
+
+
+def choose_parameters(
+    minimum: FloatArray,
+    maximum: FloatArray,
+    *,
+    quantized_min: int,
+    quantized_max: int,
+    midpoint: int | None = None,
+) -> Parameters:
+    """Scales and zero points that cover [minimum, maximum].
+
+    Args:
+        minimum: smallest real values, any shape.
+        maximum: largest real values, same shape.
+        quantized_min: smallest integer in use.
+        quantized_max: largest integer in use.
+        midpoint: the zero point of a symmetric mapping; None for an asymmetric one.
+
+    Returns:
+        Parameters in the shape of ``minimum``. A range of width 0 gets scale 1.
+
+    >>> p = choose_parameters(np.float32([0]), np.float32([2.55]), quantized_min=0, quantized_max=255)
+    >>> round(float(p.scale[0]), 4), int(p.zero_point[0])
+    (0.01, 0)
+    >>> p = choose_parameters(
+    ...     np.float32([-1]), np.float32([0.5]), quantized_min=-127, quantized_max=127, midpoint=0)
+    >>> round(float(p.scale[0]) * 127, 4), int(p.zero_point[0])
+    (1.0, 0)
+    """
+    low = np.minimum(np.asarray(minimum, np.float64), 0.0)
+    high = np.maximum(np.asarray(maximum, np.float64), 0.0)
+    if midpoint is not None:
+        steps_below, steps_above = midpoint - quantized_min, quantized_max - midpoint
+        scale = np.maximum(-low / steps_below, high / steps_above)
+    else:
+        scale = (high - low) / (quantized_max - quantized_min)
+    # A scale below the smallest normal float would flush to zero on hardware that does so.
+    scale = np.where(scale < np.finfo(np.float32).tiny, 1.0, scale).astype(np.float32)
+    if midpoint is not None:
+        zero_point = np.full(scale.shape, midpoint, np.int32)
+    else:
+        exact = quantized_min - low / scale.astype(np.float64)
+        zero_point = np.clip(np.rint(exact), quantized_min, quantized_max).astype(np.int32)
+    return Parameters(scale, zero_point)
+
+
+def quantize(
+    real: FloatArray, parameters: Parameters, *, quantized_min: int, quantized_max: int
+) -> npt.NDArray[np.int32]:
+    """Nearest integers of ``real``, ties to even, saturating, as QuantizeLinear does.
+
+    >>> p = Parameters(np.float32(0.5), np.int32(0))
+    >>> quantize(np.float32([0.25, 0.75, -9]), p, quantized_min=-8, quantized_max=7).tolist()
+    [0, 2, -8]
+    """
+    steps = np.rint(real / parameters.scale) + parameters.zero_point
+    return np.clip(steps, quantized_min, quantized_max).astype(np.int32)
+
+
+def dequantize(quantized: npt.NDArray[np.integer[Any]], parameters: Parameters) -> FloatArray:
+    """Real values of integers: ``scale * (quantized - zero_point)``, in float32.
+
+    >>> dequantize(np.int8([-2, 3]), Parameters(np.float32(0.5), np.int32(1))).tolist()
+    [-1.5, 1.0]
+    """
+    shifted = (quantized.astype(np.int32) - parameters.zero_point).astype(np.float32)
+    result: FloatArray = shifted * parameters.scale
+    return result

@@ -1,0 +1,77 @@
+"""How far one tensor is from another."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxq.numerics.affine import Array
+
+
+@dataclass
+class ErrorAccumulator:
+    """Sums over a stream of (reference, measured) pairs; constant memory, order does not matter."""
+
+    signal: float = 0.0
+    noise: float = 0.0
+    cosine_sum: float = 0.0
+    samples: int = 0
+    max_abs_error: float = 0.0
+    non_finite: int = 0
+
+    def add(self, reference: Array, measured: Array) -> None:
+        """Add one sample; both arrays have the same shape."""
+        a = np.asarray(reference, np.float64).ravel()
+        b = np.asarray(measured, np.float64).ravel()
+        comparable = np.isfinite(a)
+        self.non_finite += int(np.count_nonzero(comparable & ~np.isfinite(b)))
+        comparable &= np.isfinite(b)
+        a, b = a[comparable], b[comparable]
+        difference = a - b
+        self.signal += float(a @ a)
+        self.noise += float(difference @ difference)
+        self.max_abs_error = max(self.max_abs_error, float(np.abs(difference).max(initial=0.0)))
+        norms = math.sqrt(float(a @ a)) * math.sqrt(float(b @ b))
+        self.cosine_sum += float(a @ b) / norms if norms else float(not np.any(difference))
+        self.samples += 1
+
+    @property
+    def sqnr_db(self) -> float:
+        """10 log10(signal / noise) over all samples; infinite when they are identical."""
+        return _ratio_db(self.signal, self.noise)
+
+    @property
+    def cosine(self) -> float:
+        """Mean over samples of the cosine between reference and measured."""
+        return self.cosine_sum / self.samples if self.samples else 1.0
+
+
+def sqnr_db(reference: Array, measured: Array) -> float:
+    """Signal to quantization noise ratio in dB; infinite when both are identical.
+
+    >>> round(sqnr_db(np.float32([3, 4]), np.float32([3, 4.5])), 2)
+    20.0
+    """
+    accumulator = ErrorAccumulator()
+    accumulator.add(reference, measured)
+    return accumulator.sqnr_db
+
+
+def expected_sqnr_db(mean_square: float, mean_square_scale: float) -> float:
+    """SQNR that rounding to a uniform grid will leave, from the scale alone.
+
+    The error of rounding is uniform in half a step, so its power is scale^2 / 12
+    (Bennett 1948, "Spectra of quantized signals").
+
+    >>> round(expected_sqnr_db(1.0, 12e-4), 1)
+    40.0
+    """
+    return _ratio_db(mean_square, mean_square_scale / 12)
+
+
+def _ratio_db(signal: float, noise: float) -> float:
+    if noise == 0.0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal > 0.0 else -math.inf

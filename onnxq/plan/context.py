@@ -1,0 +1,81 @@
+"""What every decision of one planning run can look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from onnxq.graph.constants import Constant, Use, release
+from onnxq.plan.options import DynamicOptions
+from onnxq.plan.selection import Labels
+from onnxq.plan.statistics import WeightStatistics, measure_weight, read_real
+from onnxq.plan.types import TensorPlan, UsePlan
+from onnxq.rules.roles import Form
+from onnxq.schemes import Scheme
+from onnxq.targets import Target
+
+
+@dataclass(frozen=True)
+class Context:
+    """Target, options and selection; weights are measured once and remembered.
+
+    Attributes:
+        target: the runtime to plan for.
+        options: what the user asked.
+        labels: readable names of nodes.
+        excluded: nodes left out by a selector, with the reason.
+        refused: nodes that cannot take an integer form after all, with the reason.
+    """
+
+    target: Target
+    options: DynamicOptions
+    labels: Labels
+    excluded: dict[ir.Node, str]
+    refused: dict[ir.Node, str] = field(default_factory=dict)
+    _measured: dict[tuple[ir.Value, tuple[int, ...]], WeightStatistics] = field(
+        default_factory=dict
+    )
+
+    def measure(self, constant: Constant, axes: tuple[int, ...]) -> WeightStatistics:
+        """Ranges of a constant along ``axes``."""
+        key = (constant.value, axes)
+        if key not in self._measured:
+            self._measured[key] = measure_weight(read_real(constant.tensor), axes)
+            release(constant.tensor)
+        return self._measured[key]
+
+    def plan_use(self, use: Use, form: Form, reason: str = "") -> UsePlan:
+        """A use with its label."""
+        return UsePlan(self.labels[use.node], use.node.op_type, form, reason, use)
+
+    def leave(self, constant: Constant, reason: str) -> TensorPlan:
+        """Keep a tensor as it is."""
+        uses = tuple(self.plan_use(use, Form.FLOAT) for use in constant.uses)
+        return describe_tensor(constant, scheme=None, reason=reason, uses=uses)
+
+
+def describe_tensor(
+    constant: Constant,
+    *,
+    scheme: Scheme | None,
+    reason: str,
+    uses: tuple[UsePlan, ...],
+    statistics: WeightStatistics | None = None,
+    expected_sqnr_db: float | None = None,
+    channel_axes: tuple[int, ...] = (),
+) -> TensorPlan:
+    """A decision with the facts of its tensor filled in."""
+    return TensorPlan(
+        name=constant.name,
+        dtype=constant.tensor.dtype.name.lower(),
+        shape=tuple(int(size) for size in constant.tensor.shape),
+        size_bytes=constant.tensor.nbytes,
+        scheme=scheme,
+        reason=reason,
+        uses=uses,
+        expected_sqnr_db=expected_sqnr_db,
+        constant=constant,
+        statistics=statistics,
+        channel_axes=channel_axes,
+    )

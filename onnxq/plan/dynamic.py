@@ -1,0 +1,99 @@
+"""Planning without data: which weights become integers, and how their readers compute."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from onnxq.graph.constants import FLOAT_TYPES, Constant, constant_tensor, iterate_constants
+from onnxq.graph.scopes import iterate_scopes
+from onnxq.plan.context import Context
+from onnxq.plan.half import plan_half_tensor
+from onnxq.plan.integer import plan_integer_tensor
+from onnxq.plan.options import DynamicOptions
+from onnxq.plan.selection import Labels, find_excluded_nodes, label_nodes
+from onnxq.plan.types import Plan, SkippedNode, TensorPlan
+from onnxq.rules.roles import WEIGHT_ROLES, Form
+from onnxq.targets import Target
+
+SMALLEST_TENSOR_ELEMENTS = 64
+"""A smaller tensor would grow: a scale and two nodes take about 160 bytes in the file."""
+
+_WEIGHT_OPERATORS = {role.operator: role.domain for role in WEIGHT_ROLES if role.forms}
+
+
+def plan_dynamic(model: ir.Model, target: Target, options: DynamicOptions) -> Plan:
+    """Decide for every constant float tensor of a model.
+
+    Raises:
+        SelectorError: a selector in the options matches no node.
+    """
+    labels = label_nodes(model)
+    excluded = find_excluded_nodes(
+        model, include=options.include, exclude=options.exclude, op_types=options.op_types
+    )
+    context = Context(target, options, labels, excluded)
+    used = [
+        constant
+        for constant in iterate_constants(model)
+        if constant.tensor.dtype in FLOAT_TYPES and constant.value.uses()
+    ]
+    worthwhile = [one for one in used if one.tensor.size >= SMALLEST_TENSOR_ELEMENTS]
+    tensors = [_plan_tensor(constant, context) for constant in worthwhile]
+    while refused := _find_incomplete_nodes(tensors):
+        context.refused.update(refused)
+        tensors = [_plan_tensor(constant, context) for constant in worthwhile]
+    return Plan(
+        mode="dynamic",
+        target=target.name,
+        tensors=tuple(tensors),
+        skipped=_find_nodes_without_weight(model, labels),
+        ignored_tensors=len(used) - len(worthwhile),
+        ignored_bytes=sum(one.tensor.nbytes for one in used)
+        - sum(one.tensor.nbytes for one in worthwhile),
+    )
+
+
+def _plan_tensor(constant: Constant, context: Context) -> TensorPlan:
+    reason = _reason_to_leave(constant, context)
+    if reason is not None:
+        return context.leave(constant, reason)
+    if context.options.weights.is_half:
+        return plan_half_tensor(constant, context, context.options.weights)
+    return plan_integer_tensor(constant, context)
+
+
+def _reason_to_leave(constant: Constant, context: Context) -> str | None:
+    if constant.overridable:
+        return "is a graph input too: a caller may feed another value"
+    if constant.value.is_graph_output():
+        return "is an output of the model"
+    for use in constant.uses:
+        if use.node in context.excluded:
+            shared = "" if len(constant.uses) == 1 else f" (read by {context.labels[use.node]})"
+            return context.excluded[use.node] + shared
+    return None
+
+
+def _find_incomplete_nodes(tensors: list[TensorPlan]) -> dict[ir.Node, str]:
+    """LSTMs for which only some of the weights became integers: the kernel needs all of them."""
+    forms: dict[ir.Node, set[Form]] = {}
+    for tensor in tensors:
+        for plan in tensor.uses:
+            if plan.use is not None and plan.operator == "LSTM" and plan.use.input_index in (1, 2):
+                forms.setdefault(plan.use.node, set()).add(plan.form)
+    return {
+        node: "another weight of the same node is not int8"
+        for node, found in forms.items()
+        if Form.INTEGER_LSTM in found and len(found) > 1
+    }
+
+
+def _find_nodes_without_weight(model: ir.Model, labels: Labels) -> tuple[SkippedNode, ...]:
+    skipped = []
+    for scope in iterate_scopes(model):
+        for node in scope.graph:
+            if _WEIGHT_OPERATORS.get(node.op_type) != node.domain or node.op_type == "Gather":
+                continue
+            if all(constant_tensor(value) is None for value in node.inputs[:2]):
+                skipped.append(SkippedNode(labels[node], node.op_type, "no constant operand"))
+    return tuple(skipped)

@@ -1,0 +1,60 @@
+"""Storing a tensor as 16-bit floats."""
+
+from __future__ import annotations
+
+from onnxq.graph.constants import Constant, release
+from onnxq.numerics.half import reason_half_does_not_fit
+from onnxq.plan.context import Context, describe_tensor
+from onnxq.plan.statistics import read_real
+from onnxq.plan.types import TensorPlan, UsePlan
+from onnxq.rules.forms import refuse_lookup
+from onnxq.rules.roles import Form, find_role
+from onnxq.schemes import Scheme, WeightType
+
+HALF_OVERHEAD_BYTES = 100
+"""A Cast node with its names, in the file."""
+
+
+def plan_half_tensor(
+    constant: Constant, context: Context, weight_type: WeightType, reason: str = ""
+) -> TensorPlan:
+    """Store a tensor as ``weight_type``, or leave it with the reason why not.
+
+    Args:
+        constant: the tensor.
+        context: of this planning run.
+        weight_type: fp16 or bf16.
+        reason: why it is not stored as integers, where that was asked for.
+    """
+    tensor = constant.tensor
+    obstacle = None
+    if tensor.dtype.itemsize <= 2:
+        obstacle = f"has 16 bits already ({tensor.dtype.name.lower()})"
+    elif tensor.size * (tensor.dtype.itemsize - 2) <= HALF_OVERHEAD_BYTES:
+        obstacle = "too small to shrink"
+    elif tensor.nbytes > context.target.fold_limit_bytes and not _is_lookup_only(constant, context):
+        obstacle = "too large for the runtime to widen once, at load"
+    else:
+        obstacle = reason_half_does_not_fit(read_real(tensor), weight_type)
+        release(tensor)
+    if obstacle is not None:
+        return context.leave(constant, "; ".join(filter(None, (reason, obstacle))))
+    uses = tuple(_plan_half_use(constant, context))
+    return describe_tensor(constant, scheme=Scheme(type=weight_type), reason=reason, uses=uses)
+
+
+def _plan_half_use(constant: Constant, context: Context) -> list[UsePlan]:
+    plans = []
+    for use in constant.uses:
+        role = find_role(use.node, use.input_index)
+        is_lookup = (
+            role is not None
+            and Form.LOOKUP in role.forms
+            and refuse_lookup(use, constant.tensor, context.target) is None
+        )
+        plans.append(context.plan_use(use, Form.LOOKUP if is_lookup else Form.STORAGE))
+    return plans
+
+
+def _is_lookup_only(constant: Constant, context: Context) -> bool:
+    return all(plan.form is Form.LOOKUP for plan in _plan_half_use(constant, context))

@@ -1,0 +1,249 @@
+"""Storing a tensor as integers, and the cases where that would spoil it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from onnxq.graph.constants import Constant, Use
+from onnxq.plan.context import Context, describe_tensor
+from onnxq.plan.half import plan_half_tensor
+from onnxq.plan.statistics import expect_sqnr_db
+from onnxq.plan.types import TensorPlan, UsePlan
+from onnxq.rules.forms import FORM_CHECKS
+from onnxq.rules.roles import Form, WeightRole, find_role, is_set
+from onnxq.schemes import Scheme, WeightType
+
+SMALLEST_OPERAND_ELEMENTS = 4096
+"""Constants that are no weights (tables, masks, biases) keep their precision below this size."""
+
+STORAGE_OVERHEAD_BYTES = 160
+"""Two nodes with their names and a scale tensor, in the file."""
+
+FEWEST_ELEMENTS_PER_SCALE = 33
+"""With up to 32 elements a channel (depthwise kernels) fp16 takes at most 1.8 times the bytes of
+int8 and its scales; on efficientnet_lite0 keeping them is worth 1.8 dB for 1 % of the file."""
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One reader with its role and the form it could take."""
+
+    use: Use
+    role: WeightRole | None
+    form: Form
+    reason: str
+    axes: tuple[int, ...]
+
+
+def plan_integer_tensor(constant: Constant, context: Context) -> TensorPlan:
+    """Decide how an integer type can hold this tensor, or why it cannot."""
+    readings = [_read(use, constant, context) for use in constant.uses]
+    weights = [reading for reading in readings if reading.role is not None]
+    if not weights:
+        return _plan_operand(constant, context)
+    order = list(Form)
+    primary = min(weights, key=lambda reading: order.index(reading.form))
+    readings = [_align(reading, primary, context) for reading in readings]
+    if any(reading.form is Form.BLOCKED_MATMUL for reading in readings):
+        return _plan_blocked(constant, context, readings, primary)
+    return _plan_channels(constant, context, readings, primary)
+
+
+def _read(use: Use, constant: Constant, context: Context) -> _Reading:
+    role = find_role(use.node, use.input_index)
+    if role is None:
+        return _Reading(use, None, Form.STORAGE, "", ())
+    form, reason = _choose_form(use, role, constant.tensor, context)
+    rank = len(constant.tensor.shape)
+    axes = role.axes(use.node, rank)
+    if use.transposed:
+        axes = tuple(sorted(rank - 1 - axis for axis in axes))
+    if any(axis >= rank for axis in axes):
+        axes = ()
+    return _Reading(use, role, form, reason, axes)
+
+
+def _choose_form(
+    use: Use, role: WeightRole, tensor: ir.TensorProtocol, context: Context
+) -> tuple[Form, str]:
+    if use.node in context.refused:
+        return Form.STORAGE, context.refused[use.node]
+    reasons = []
+    for form in role.forms:
+        if form is Form.BLOCKED_MATMUL and context.options.weights.bits != 4:
+            continue
+        refusal = FORM_CHECKS[form](use, tensor, context.target)
+        if refusal is None:
+            return form, "; ".join(dict.fromkeys(reasons))
+        reasons.append(refusal)
+    if not role.forms:
+        reasons.append(f"no integer kernel for {use.node.op_type} without calibration")
+    return Form.STORAGE, "; ".join(dict.fromkeys(reasons))
+
+
+def _align(reading: _Reading, primary: _Reading, context: Context) -> _Reading:
+    """Make a reader that wants other scales than the primary one read dequantized weights."""
+    own_scales = reading.form.is_integer and context.options.per_channel
+    if own_scales and reading.axes != primary.axes:
+        label = context.labels[primary.use.node]
+        return replace(
+            reading, form=Form.STORAGE, reason=f"shares its weight with {label}, on other axes"
+        )
+    return reading
+
+
+def _plan_channels(
+    constant: Constant, context: Context, readings: list[_Reading], primary: _Reading
+) -> TensorPlan:
+    options = context.options
+    if not primary.form.is_integer and not options.storage:
+        return context.leave(constant, _explain(primary, "--no-storage"))
+    four_bit = options.weights.bits == 4
+    scheme = Scheme(
+        type=WeightType.INT8 if four_bit else options.weights,
+        axes=_scale_axes(primary, context),
+        symmetric=True if four_bit else options.is_symmetric,
+        reduce_range=options.reduce_range,
+    )
+    obstacle = _refuse_asymmetric(scheme, primary, constant)
+    if obstacle is not None:
+        scheme = replace(scheme, symmetric=True)
+    if not primary.form.is_integer:
+        reason = _reason_for_half(constant, scheme, primary, context)
+        if reason is not None:
+            return plan_half_tensor(constant, context, WeightType.FP16, _explain(primary, reason))
+    statistics = context.measure(constant, scheme.axes)
+    if not statistics.is_finite:
+        return context.leave(constant, "holds NaN or infinity")
+    expected = expect_sqnr_db(statistics, scheme)
+    spoiled = _reason_spoiled(expected, scheme, primary, context)
+    if spoiled is not None:
+        return plan_half_tensor(constant, context, WeightType.FP16, spoiled)
+    if not primary.form.is_integer:
+        refusal = _refuse_storage(constant, scheme, primary, context)
+        if refusal is not None:
+            return context.leave(constant, refusal)
+    return describe_tensor(
+        constant,
+        scheme=scheme,
+        reason=obstacle or "",
+        uses=tuple(_plan_uses(readings, context)),
+        statistics=statistics,
+        expected_sqnr_db=None if math.isinf(expected) else round(expected, 1),
+        channel_axes=primary.axes,
+    )
+
+
+def _plan_blocked(
+    constant: Constant, context: Context, readings: list[_Reading], primary: _Reading
+) -> TensorPlan:
+    if any(reading.form is not Form.BLOCKED_MATMUL for reading in readings):
+        eight_bit = [replace(one, form=_without_blocks(one)) for one in readings]
+        reason = "8-bit: its readers do not all take 4-bit blocks"
+        plan = _plan_channels(constant, context, eight_bit, replace(primary, form=_without_blocks(primary)))
+        return replace(plan, reason="; ".join(filter(None, (reason, plan.reason))))
+    statistics = context.measure(constant, primary.axes)
+    if not statistics.is_finite:
+        return context.leave(constant, "holds NaN or infinity")
+    options = context.options
+    scheme = Scheme(
+        type=options.weights,
+        axes=primary.axes,
+        block_size=options.block_size or context.target.default_block_size,
+        symmetric=options.is_symmetric,
+    )
+    return describe_tensor(
+        constant,
+        scheme=scheme,
+        reason="",
+        uses=tuple(_plan_uses(readings, context)),
+        statistics=statistics,
+        channel_axes=primary.axes,
+    )
+
+
+def _without_blocks(reading: _Reading) -> Form:
+    return Form.INTEGER_MATMUL if reading.form is Form.BLOCKED_MATMUL else reading.form
+
+
+def _plan_operand(constant: Constant, context: Context) -> TensorPlan:
+    if not context.options.storage:
+        return context.leave(constant, "no weight of a layer; --no-storage")
+    if constant.tensor.size < SMALLEST_OPERAND_ELEMENTS:
+        return context.leave(constant, "no weight of a layer (bias, table or factor)")
+    return plan_half_tensor(
+        constant, context, WeightType.FP16, "no weight of a layer: int8 is not safe for it"
+    )
+
+
+def _plan_uses(readings: list[_Reading], context: Context) -> list[UsePlan]:
+    return [context.plan_use(one.use, one.form, one.reason) for one in readings]
+
+
+def _scale_axes(primary: _Reading, context: Context) -> tuple[int, ...]:
+    if context.options.per_channel:
+        return primary.axes
+    # Recurrent kernels want one scale for each direction even when it is one "per tensor".
+    return primary.axes[:1] if primary.form is Form.INTEGER_LSTM else ()
+
+
+def _explain(primary: _Reading, reason: str) -> str:
+    return "; ".join(dict.fromkeys(filter(None, (primary.reason, reason))))
+
+
+def _refuse_asymmetric(scheme: Scheme, primary: _Reading, constant: Constant) -> str | None:
+    if scheme.symmetric or not primary.form.is_integer:
+        return None
+    if primary.form is not Form.INTEGER_MATMUL or len(constant.tensor.shape) > 2:
+        return "symmetric: the kernel takes one zero point only"
+    return None
+
+
+def _reason_for_half(
+    constant: Constant, scheme: Scheme, primary: _Reading, context: Context
+) -> str | None:
+    shape = [int(size) for size in constant.tensor.shape]
+    per_scale = constant.tensor.size // math.prod(shape[axis] for axis in scheme.axes)
+    if scheme.axes and per_scale < FEWEST_ELEMENTS_PER_SCALE:
+        return f"fp16: int8 saves little with {per_scale} elements a scale"
+    taps = math.prod(shape[2:])
+    if (
+        primary.use.node.op_type == "Conv"
+        and shape[1] == 1
+        and not _is_grouped(primary.use.node)
+        and taps >= context.target.filter_bank_min_taps
+    ):
+        return f"fp16: a filter bank of {taps} taps, whose stop band int8 would fill with noise"
+    return None
+
+
+def _is_grouped(node: ir.Node) -> bool:
+    return is_set(node, "group") and node.attributes["group"].as_int() > 1
+
+
+def _reason_spoiled(
+    expected_db: float, scheme: Scheme, primary: _Reading, context: Context
+) -> str | None:
+    target = context.target
+    lowest = (
+        target.lowest_integer_sqnr_db if primary.form.is_integer else target.lowest_storage_sqnr_db
+    )
+    if expected_db >= lowest:
+        return None
+    return f"fp16: {scheme.type.value} would leave only {expected_db:.0f} dB of it"
+
+
+def _refuse_storage(
+    constant: Constant, scheme: Scheme, primary: _Reading, context: Context
+) -> str | None:
+    tensor = constant.tensor
+    scales = math.prod(int(tensor.shape[axis]) for axis in scheme.axes)
+    saved = tensor.size * (tensor.dtype.itemsize - 1) - 4 * scales - STORAGE_OVERHEAD_BYTES
+    if saved <= 0:
+        return "too small to shrink"
+    if primary.form is Form.STORAGE and tensor.nbytes > context.target.fold_limit_bytes:
+        return "too large for the runtime to dequantize once, at load"
+    return None

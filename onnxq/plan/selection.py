@@ -1,0 +1,87 @@
+"""Which nodes a user wants quantized."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnxq.errors import SelectorError
+from onnxq.graph.scopes import iterate_scopes, node_label
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Readable names of nodes: the scope, then the name or type and position."""
+
+    by_node: dict[ir.Node, str]
+
+    def __getitem__(self, node: ir.Node) -> str:
+        return self.by_node[node]
+
+
+def label_nodes(model: ir.Model) -> Labels:
+    """A label for every node of the model."""
+    return Labels(
+        {
+            node: scope.path_of(node_label(node, position))
+            for scope in iterate_scopes(model)
+            for position, node in enumerate(scope.graph)
+        }
+    )
+
+
+def find_excluded_nodes(
+    model: ir.Model,
+    *,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    op_types: tuple[str, ...],
+) -> dict[ir.Node, str]:
+    """The nodes that the selectors leave out, each with the selector that does.
+
+    A glob is matched against the name of a node, and against its name with the scope before it.
+
+    Raises:
+        SelectorError: a selector matches no node at all.
+    """
+    names = {
+        node: (node_label(node, position), scope.path_of(node_label(node, position)))
+        for scope in iterate_scopes(model)
+        for position, node in enumerate(scope.graph)
+    }
+    for glob in (*include, *exclude):
+        _require_match(glob, [name for pair in names.values() for name in pair])
+    for op_type in op_types:
+        if not any(node.op_type == op_type for node in names):
+            known = sorted({node.op_type for node in names})
+            raise SelectorError(
+                f"--op-types {op_type}: no node of this type; {_nearest(op_type, known)}"
+            )
+    excluded: dict[ir.Node, str] = {}
+    for node, pair in names.items():
+        if op_types and node.op_type not in op_types:
+            excluded[node] = "left out by --op-types"
+        elif include and not any(_matches(glob, pair) for glob in include):
+            excluded[node] = "left out by --include"
+        else:
+            hit = next((glob for glob in exclude if _matches(glob, pair)), None)
+            if hit is not None:
+                excluded[node] = f"left out by --exclude {hit}"
+    return excluded
+
+
+def _matches(glob: str, names: tuple[str, str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, glob) for name in names)
+
+
+def _require_match(glob: str, names: list[str]) -> None:
+    if not any(fnmatch.fnmatchcase(name, glob) for name in names):
+        raise SelectorError(f"'{glob}' matches no node; {_nearest(glob, names)}")
+
+
+def _nearest(wanted: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(wanted.strip("*"), list(dict.fromkeys(names)), 3, cutoff=0.0)
+    return "nearest names: " + ", ".join(close) if close else "the model has no nodes"

@@ -1,0 +1,143 @@
+"""The plan: an immutable value that can be printed, compared and saved as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from onnxq.graph.constants import Constant, Use
+from onnxq.plan.statistics import WeightStatistics
+from onnxq.rules.roles import Form
+from onnxq.schemes import Scheme
+
+
+@dataclass(frozen=True)
+class UsePlan:
+    """What happens at one reader of a weight.
+
+    Attributes:
+        node: label of the node, with its scope.
+        operator: its type.
+        form: how it will read the weight.
+        reason: why not in a better form; empty if it is the best.
+        use: the place in the graph.
+    """
+
+    node: str
+    operator: str
+    form: Form
+    reason: str = ""
+    use: Use | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorPlan:
+    """What happens to one constant float tensor.
+
+    Attributes:
+        name: of the tensor, with its scope.
+        dtype: element type in the float model.
+        shape: of the tensor.
+        size_bytes: in the float model.
+        scheme: how it is stored; None if it stays as it is.
+        reason: why it is stored so, or stays.
+        uses: its readers.
+        expected_sqnr_db: what storing it so leaves of the tensor itself, from its scales.
+        constant: the tensor in the graph.
+        statistics: ranges of the channels.
+        channel_axes: axes of the output channels, also where one scale serves all.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    size_bytes: int
+    scheme: Scheme | None
+    reason: str
+    uses: tuple[UsePlan, ...]
+    expected_sqnr_db: float | None = None
+    constant: Constant = field(compare=False, repr=False)
+    statistics: WeightStatistics | None = field(default=None, compare=False, repr=False)
+    channel_axes: tuple[int, ...] = ()
+
+    @property
+    def best_form(self) -> Form:
+        """The most preferred form among the readers."""
+        if self.scheme is None:
+            return Form.FLOAT
+        order = list(Form)
+        return min((use.form for use in self.uses), key=order.index, default=Form.STORAGE)
+
+    @property
+    def explanation(self) -> str:
+        """Every reason that applies to the tensor, in one line."""
+        reasons = [self.reason, *(use.reason for use in self.uses)]
+        return "; ".join(dict.fromkeys(filter(None, reasons)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data of the decision."""
+        return {
+            "tensor": self.name,
+            "dtype": self.dtype,
+            "shape": list(self.shape),
+            "size_bytes": self.size_bytes,
+            "form": self.best_form.value,
+            "scheme": None if self.scheme is None else str(self.scheme),
+            "expected_sqnr_db": self.expected_sqnr_db,
+            "reason": self.explanation,
+            "uses": [
+                {
+                    "node": use.node,
+                    "operator": use.operator,
+                    "form": use.form.value,
+                    "reason": use.reason,
+                }
+                for use in self.uses
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class SkippedNode:
+    """A node of an operator that can be quantized, but which reads no constant weight."""
+
+    node: str
+    operator: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every decision about a model.
+
+    Attributes:
+        mode: 'dynamic'.
+        target: name of the target.
+        tensors: decisions about the constant float tensors, in file order.
+        skipped: nodes that compute on activations only.
+        ignored_tensors: tensors too small to appear above.
+        ignored_bytes: their size.
+    """
+
+    mode: str
+    target: str
+    tensors: tuple[TensorPlan, ...]
+    skipped: tuple[SkippedNode, ...] = ()
+    ignored_tensors: int = 0
+    ignored_bytes: int = 0
+
+    @property
+    def changes(self) -> tuple[TensorPlan, ...]:
+        """The tensors that will be stored differently."""
+        return tuple(tensor for tensor in self.tensors if tensor.scheme is not None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data of the whole plan."""
+        return {
+            "mode": self.mode,
+            "target": self.target,
+            "tensors": [tensor.to_json() for tensor in self.tensors],
+            "skipped_nodes": [vars(node) for node in self.skipped],
+            "ignored_tensors": self.ignored_tensors,
+            "ignored_bytes": self.ignored_bytes,
+        }

@@ -1,0 +1,39 @@
+"""What a target is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Facts about one runtime that decide how a weight is stored and computed with.
+
+    Attributes:
+        name: what ``--target`` takes.
+        description: one line for ``--help`` and the documentation.
+        contrib_operators: whether com.microsoft operators may be written.
+        fold_limit_bytes: largest tensor that the runtime dequantizes once, at load; a larger one
+            would be dequantized at every run.
+        integer_matrix_min_elements: a matrix of fewer elements gains nothing from integer kernels.
+        integer_matrix_min_columns: nor does one with fewer output columns.
+        integer_lstm_min_hidden: nor does an LSTM with a smaller hidden state.
+        default_block_size: elements that share a scale in 4-bit weights.
+        lowest_integer_sqnr_db: an 8-bit weight under this is spoiled, also for integer kernels.
+        lowest_storage_sqnr_db: an 8-bit weight under this is stored as fp16 where that costs no
+            speed.
+        filter_bank_min_taps: a convolution of one input channel with a kernel this long is a
+            filter bank of a signal-processing front end.
+    """
+
+    name: str
+    description: str
+    contrib_operators: bool
+    fold_limit_bytes: int
+    integer_matrix_min_elements: int
+    integer_matrix_min_columns: int
+    integer_lstm_min_hidden: int
+    default_block_size: int
+    lowest_integer_sqnr_db: float
+    lowest_storage_sqnr_db: float
+    filter_bank_min_taps: int

@@ -1,0 +1,51 @@
+"""The targets there are. To add one is to add a value here; `docs/targets.md` says what each means."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from onnxq.errors import UsageError
+from onnxq.targets.base import Target
+
+ORT_CPU = Target(
+    name="ort-cpu",
+    description="onnxruntime on the CPU (x86-64 with VNNI, any operating system)",
+    contrib_operators=True,
+    # ConstantFolding skips a node whose output is larger (onnxruntime 1.32).
+    fold_limit_bytes=2**30,
+    # 64x64 runs at 0.95-1.01 of float speed, 10 output columns at 1.0 (docs/targets.md, table 1).
+    integer_matrix_min_elements=64 * 64 + 1,
+    integer_matrix_min_columns=11,
+    # One step of one sequence: 96 -> 0.85, 128 -> 0.99, 256 -> 2.3 (docs/targets.md, table 2).
+    integer_lstm_min_hidden=128,
+    # 4 bits in blocks of 128 against 32, one row: 2.9 against 2.2 times float (table 1).
+    default_block_size=128,
+    lowest_integer_sqnr_db=30.0,
+    lowest_storage_sqnr_db=34.0,
+    filter_bank_min_taps=64,
+)
+
+ONNX = replace(
+    ORT_CPU,
+    name="onnx",
+    description="any runtime: operators of the ONNX standard only",
+    contrib_operators=False,
+)
+
+TARGETS: tuple[Target, ...] = (ORT_CPU, ONNX)
+
+
+def find_target(name: str) -> Target:
+    """The target called ``name``.
+
+    Raises:
+        UsageError: there is none.
+
+    >>> find_target("onnx").contrib_operators
+    False
+    """
+    for target in TARGETS:
+        if target.name == name:
+            return target
+    known = ", ".join(target.name for target in TARGETS)
+    raise UsageError(f"no target is called '{name}'; known targets: {known}")
