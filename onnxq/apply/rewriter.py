@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import onnx_ir.passes.common as passes
 
 from onnxq.apply.weights import WeightStore
-from onnxq.graph.constants import Use
+from onnxq.graph.constants import Constant, Use
 from onnxq.graph.names import Names
 from onnxq.graph.scopes import Scope, iterate_scopes
 from onnxq.plan import TensorPlan
 from onnxq.rules.roles import MICROSOFT, Form
+from onnxq.simplify.unused import remove_unused
 from onnxq.targets import Target
 
 
@@ -87,8 +87,13 @@ class Rewriter:
         attributes: dict[str, Any] | None = None,
         after: ir.Node | None = None,
     ) -> ir.Value:
-        """Insert a node before all others of a body, or right after one at its start."""
+        """Insert a node before all others of a body, or right after one at its start.
+
+        The runtime computes these nodes away when it loads the model; they get no names of their
+        own, which in a model of many small weights would take more room than the weights.
+        """
         node = self._make_node(operator, inputs, name, attributes, "", 1)
+        node.name = None
         if after is not None:
             scope.graph.insert_after(after, node)
         else:
@@ -149,9 +154,20 @@ class Rewriter:
         ir.convenience.replace_all_uses_with(old, list(values), replace_graph_outputs=True)
         self.scope_of(node).graph.remove(node, safe=True)
 
+    def take_over_name(self, constant: Constant, value: ir.Value) -> None:
+        """Remove a constant that nothing reads, and give its name to what stands for it now."""
+        old = constant.value
+        name, producer, graph = old.name, old.producer(), constant.scope.graph
+        if producer is not None:
+            graph.remove(producer, safe=True)
+            old.name = None
+        else:
+            graph.initializers.pop(name or "")
+        value.name = name
+
     def finish(self) -> None:
         """Remove what nothing reads any more, and import the domains that are used now."""
-        passes.RemoveUnusedNodesPass()(self.model)
+        remove_unused(self.model)
         if not self._uses_contrib:
             return
         for function in self.model.functions.values():

@@ -23,9 +23,9 @@ def store_weight(rewriter: Rewriter, plan: TensorPlan) -> None:
     dtype = plan.constant.tensor.dtype
     readers = list(plan.constant.value.uses())
     value = _dequantize_at_start(rewriter, plan, elements, dtype)
-    value.shape, value.type = plan.constant.value.shape, plan.constant.value.type
     for node, index in readers:
         node.replace_input_with(index, value)
+    rewriter.take_over_name(plan.constant, value)
 
 
 def _dequantize_at_start(
@@ -48,7 +48,7 @@ def _dequantize_at_start(
         )
 
     value = elements
-    append("Cast", (value,), "widened", to=int(wide))
+    append("Cast", (value,), "wide", to=int(wide))
     if is_half:
         return value
     parameters = parameters_of(plan)

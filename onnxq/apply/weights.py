@@ -107,9 +107,10 @@ class WeightStore:
             dtype=DATA_TYPES[plan.scheme.type],
             shape=ir.Shape([plan.shape[axis] for axis in layout]),
         )
-        suffix = plan.scheme.type.value if plan.scheme.type.is_half else "quantized"
         return self._rewriter.add_constant(
-            plan.constant.scope, tensor, name=f"{plan.constant.value.name}_{suffix}"
+            plan.constant.scope,
+            tensor,
+            name=f"{plan.constant.value.name}_{plan.scheme.type.value}",
         )
 
 

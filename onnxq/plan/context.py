@@ -25,6 +25,7 @@ class Context:
         options: what the user asked.
         labels: readable names of nodes.
         excluded: nodes left out by a selector, with the reason.
+        keep_small_kernels: store kernels of few elements as fp16 rather than int8.
         refused: nodes that cannot take an integer form after all, with the reason.
     """
 
@@ -32,6 +33,7 @@ class Context:
     options: DynamicOptions
     labels: Labels
     excluded: dict[ir.Node, str]
+    keep_small_kernels: bool = True
     refused: dict[ir.Node, str] = field(default_factory=dict)
     _measured: dict[tuple[ir.Value, tuple[int, ...]], WeightStatistics] = field(
         default_factory=dict

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import onnx_ir as ir
 
 from onnxq.graph.constants import FLOAT_TYPES, Constant, constant_tensor, iterate_constants
 from onnxq.graph.scopes import iterate_scopes
 from onnxq.plan.context import Context
 from onnxq.plan.half import plan_half_tensor
-from onnxq.plan.integer import plan_integer_tensor
+from onnxq.plan.integer import plan_integer_tensor, small_kernels_fit_budget
 from onnxq.plan.options import DynamicOptions
 from onnxq.plan.selection import Labels, find_excluded_nodes, label_nodes
 from onnxq.plan.types import Plan, SkippedNode, TensorPlan
@@ -38,6 +40,7 @@ def plan_dynamic(model: ir.Model, target: Target, options: DynamicOptions) -> Pl
         if constant.tensor.dtype in FLOAT_TYPES and constant.value.uses()
     ]
     worthwhile = [one for one in used if one.tensor.size >= SMALLEST_TENSOR_ELEMENTS]
+    context = replace(context, keep_small_kernels=small_kernels_fit_budget(worthwhile, context))
     tensors = [_plan_tensor(constant, context) for constant in worthwhile]
     while refused := _find_incomplete_nodes(tensors):
         context.refused.update(refused)

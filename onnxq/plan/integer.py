@@ -23,8 +23,13 @@ STORAGE_OVERHEAD_BYTES = 160
 """Two nodes with their names and a scale tensor, in the file."""
 
 FEWEST_ELEMENTS_PER_SCALE = 33
-"""With up to 32 elements a channel (depthwise kernels) fp16 takes at most 1.8 times the bytes of
-int8 and its scales; on efficientnet_lite0 keeping them is worth 1.8 dB for 1 % of the file."""
+"""With up to 32 elements a channel (depthwise kernels, mostly) fp16 takes at most 1.8 times the
+bytes of int8 and its scales."""
+
+SMALL_KERNEL_BUDGET = 0.02
+"""Share of the bytes of all weights that fp16 for such small kernels may cost. Within it they gain
+1.7 dB on efficientnet_lite0 and 3.2 dB on ppocr_v4_det; on ppocr_cls, where they are most of the
+file, they would cost a fifth of the compression."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,20 @@ def plan_integer_tensor(constant: Constant, context: Context) -> TensorPlan:
     if any(reading.form is Form.BLOCKED_MATMUL for reading in readings):
         return _plan_blocked(constant, context, readings, primary)
     return _plan_channels(constant, context, readings, primary)
+
+
+def small_kernels_fit_budget(constants: list[Constant], context: Context) -> bool:
+    """Whether fp16 for all kernels of few elements costs little of the model."""
+    extra_bytes = 0
+    for constant in constants:
+        readings = [_read(use, constant, context) for use in constant.uses]
+        if any(one.role is None or one.form.is_integer or not one.axes for one in readings):
+            continue
+        channels = math.prod(int(constant.tensor.shape[axis]) for axis in readings[0].axes)
+        if constant.tensor.size // channels < FEWEST_ELEMENTS_PER_SCALE:
+            extra_bytes += constant.tensor.size - 4 * channels
+    all_bytes = sum(constant.tensor.nbytes for constant in constants)
+    return extra_bytes <= SMALL_KERNEL_BUDGET * all_bytes
 
 
 def _read(use: Use, constant: Constant, context: Context) -> _Reading:
@@ -207,7 +226,7 @@ def _reason_for_half(
 ) -> str | None:
     shape = [int(size) for size in constant.tensor.shape]
     per_scale = constant.tensor.size // math.prod(shape[axis] for axis in scheme.axes)
-    if scheme.axes and per_scale < FEWEST_ELEMENTS_PER_SCALE:
+    if scheme.axes and per_scale < FEWEST_ELEMENTS_PER_SCALE and context.keep_small_kernels:
         return f"fp16: int8 saves little with {per_scale} elements a scale"
     taps = math.prod(shape[2:])
     if (

@@ -1,0 +1,29 @@
+"""Float graph -> equal float graph, so that weights lie open: one change a file, in this order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+from onnxq.simplify.batch_normalization import fold_batch_normalization
+from onnxq.simplify.constants import fold_constants
+from onnxq.simplify.initializers import close_initializers, lift_constants, share_small_constants
+from onnxq.simplify.unused import remove_unused
+
+SIMPLIFICATIONS: tuple[Callable[[ir.Model], None], ...] = (
+    close_initializers,
+    lift_constants,
+    fold_constants,
+    fold_batch_normalization,
+    share_small_constants,
+    remove_unused,
+)
+"""Each takes a model that computes a function and leaves one that computes the same function, up
+to the rounding of float32 where a fold multiplies weights."""
+
+
+def simplify(model: ir.Model) -> None:
+    """Apply every simplification to ``model``, in place."""
+    for simplification in SIMPLIFICATIONS:
+        simplification(model)

@@ -1,0 +1,117 @@
+"""BatchNormalization after Conv or ConvTranspose, folded into its weight and bias.
+
+    y = scale * (conv(x) + b - mean) / sqrt(variance + epsilon) + shift
+
+is a convolution with weight * f and bias (b - mean) * f + shift, f = scale / sqrt(variance +
+epsilon): each output channel is only multiplied, so its quantization error stays the same in
+relation, and four vectors leave the file.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxq.graph.constants import constant_tensor
+from onnxq.graph.scopes import iterate_scopes
+from onnxq.numerics.affine import Array
+
+_EPSILON = 1e-5
+_CHANNEL_AXIS = {"Conv": 0, "ConvTranspose": 1}
+
+
+def fold_batch_normalization(model: ir.Model) -> None:
+    """Fold every BatchNormalization that can be folded."""
+    for scope in iterate_scopes(model):
+        if scope.in_function:
+            continue
+        for node in list(scope.graph):
+            if node.op_type == "BatchNormalization" and refuse_fold(node) is None:
+                _fold(node, scope.graph)
+
+
+def refuse_fold(node: ir.Node) -> str | None:
+    """Why a BatchNormalization stays, or None if it can be folded."""
+    source = node.inputs[0]
+    convolution = None if source is None else source.producer()
+    if convolution is None or convolution.op_type not in _CHANNEL_AXIS or convolution.domain:
+        return "does not follow a convolution"
+    if source is None or len(source.uses()) != 1 or source.is_graph_output():
+        return "the convolution has another reader"
+    if convolution.graph is not node.graph:
+        return "the convolution is in another body"
+    if len(node.outputs) > 1 and any(output.uses() for output in node.outputs[1:]):
+        return "is in training mode"
+    training = node.attributes.get("training_mode")
+    if training is not None and training.as_int() != 0:
+        return "is in training mode"
+    if any(constant_tensor(value) is None for value in node.inputs[1:]):
+        return "its parameters are not constant"
+    if any(constant_tensor(value) is None for value in convolution.inputs[1:] if value is not None):
+        return "the weight of the convolution is not constant"
+    weight = convolution.inputs[1]
+    if weight is None or len(weight.uses()) != 1:
+        return "the weight of the convolution is shared"
+    if convolution.op_type == "ConvTranspose" and _group(convolution) != 1:
+        return "the transposed convolution is grouped"
+    return None
+
+
+def _fold(node: ir.Node, graph: ir.Graph) -> None:
+    source = node.inputs[0]
+    convolution = source.producer() if source is not None else None
+    if source is None or convolution is None:
+        raise ValueError(f"node '{node.name}' follows no convolution")
+    scale, shift, mean, variance = (_read(value) for value in node.inputs[1:5])
+    epsilon = node.attributes.get("epsilon")
+    factor = scale / np.sqrt(variance + (_EPSILON if epsilon is None else epsilon.as_float()))
+    weight, dtype = _read(convolution.inputs[1]), _numpy_type(convolution.inputs[1])
+    old_bias = convolution.inputs[2] if len(convolution.inputs) > 2 else None
+    bias = 0.0 if old_bias is None else _read(old_bias)
+    shape = [1] * weight.ndim
+    shape[_CHANNEL_AXIS[convolution.op_type]] = -1
+    new_weight = _register(graph, convolution.inputs[1], weight * factor.reshape(shape), dtype)
+    base = old_bias if old_bias is not None else node.inputs[2]
+    new_bias = _register(graph, base, (bias - mean) * factor + shift, dtype)
+    convolution.resize_inputs(3)
+    convolution.replace_input_with(1, new_weight)
+    convolution.replace_input_with(2, new_bias)
+    output = node.outputs[0]
+    name, shape_of_output = output.name, output.shape
+    output.replace_all_uses_with(source, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+    source.name, source.shape = name, shape_of_output
+
+
+def _register(graph: ir.Graph, base: ir.Value | None, array: Array, dtype: Array) -> ir.Value:
+    """A new initializer beside ``base``, under a name that no fold can make twice."""
+    name = f"{base.name if base is not None else ''}_folded"
+    while name in graph.initializers:
+        name += "_"
+    tensor = ir.Tensor(np.ascontiguousarray(array.astype(dtype)), name=name)
+    value = ir.Value(
+        name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def _read(value: ir.Value | None) -> Array:
+    tensor = constant_tensor(value)
+    if tensor is None:
+        raise ValueError("not a constant")
+    result: Array = tensor.numpy().astype(np.float64)
+    return result
+
+
+def _numpy_type(value: ir.Value | None) -> Array:
+    tensor = constant_tensor(value)
+    if tensor is None:
+        raise ValueError("not a constant")
+    result: Array = tensor.dtype.numpy()
+    return result
+
+
+def _group(node: ir.Node) -> int:
+    group = node.attributes.get("group")
+    return 1 if group is None else group.as_int()

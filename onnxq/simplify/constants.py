@@ -1,0 +1,143 @@
+"""Constant folding of data movement: the Slice and Concat with which exporters reorder weights.
+
+Only operators that move elements are folded, and only where the file does not grow by it: what
+they compute replaces what they read. Arithmetic is left to the runtime, which folds it at load.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
+
+from onnxq.graph.constants import constant_tensor
+from onnxq.graph.scopes import Scope, iterate_scopes
+from onnxq.numerics.affine import Array
+
+MOVEMENTS = frozenset(
+    {
+        "Concat",
+        "Flatten",
+        "Identity",
+        "Reshape",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
+GROWTH_ALLOWANCE_BYTES = 256
+COMPARED_ELEMENTS = 64
+"""Constants up to this size are compared by content, larger ones by identity."""
+LARGEST_FOLD_BYTES = 2**30
+"""A larger result would have to be computed in memory at once."""
+
+
+def fold_constants(model: ir.Model) -> None:
+    """Replace movements of constants by constants."""
+    for scope in iterate_scopes(model):
+        if scope.in_function:
+            continue
+        waiting = deque(scope.graph.initializers.values())
+        while waiting:
+            waiting.extend(_fold_readers(waiting.popleft(), scope))
+
+
+def _fold_readers(source: ir.Value, scope: Scope) -> list[ir.Value]:
+    """Fold every reader of ``source``, or none; returns the new constants.
+
+    Readers in inner bodies (the two branches of an If, say) that compute the same share the result,
+    which becomes a constant of the body that ``source`` is in.
+    """
+    readers = list(dict.fromkeys(node for node, _ in source.uses()))
+    if source.is_graph_output() or not readers or not all(map(_is_foldable, readers)):
+        return []
+    read = {value for node in readers for value in node.inputs if value is not None}
+    freed = [value for value in read if all(node in readers for node, _ in value.uses())]
+    freed_bytes = sum(_tensor(value).nbytes for value in freed)
+    if freed_bytes > LARGEST_FOLD_BYTES:
+        return []
+    groups: dict[tuple[Hashable, ...], list[ir.Node]] = {}
+    for node in readers:
+        groups.setdefault(_computation(node), []).append(node)
+    results = [_evaluate(nodes[0], scope.opset) for nodes in groups.values()]
+    written_bytes = sum(array.nbytes for arrays in results for array in arrays)
+    if written_bytes > freed_bytes + GROWTH_ALLOWANCE_BYTES:
+        return []
+    folded = []
+    for nodes, arrays in zip(groups.values(), results, strict=True):
+        folded += [
+            _replace([node.outputs[index] for node in nodes], array, scope.graph)
+            for index, array in enumerate(arrays)
+        ]
+        for node in nodes:
+            if node.graph is not None:
+                node.graph.remove(node, safe=True)
+    return folded
+
+
+def _is_foldable(node: ir.Node) -> bool:
+    return (
+        node.op_type in MOVEMENTS
+        and node.domain in ("", "ai.onnx")
+        and not any(output.is_graph_output() for output in node.outputs)
+        and all(value is None or constant_tensor(value) is not None for value in node.inputs)
+    )
+
+
+def _computation(node: ir.Node) -> tuple[Hashable, ...]:
+    """Equal for nodes that compute the same from the same."""
+    inputs = (None if value is None else _identity(value) for value in node.inputs)
+    attributes = sorted(
+        ir.to_proto(attribute).SerializeToString(deterministic=True)
+        for attribute in node.attributes.values()
+    )
+    return (node.op_type, len(node.outputs), *attributes, *inputs)
+
+
+def _identity(value: ir.Value) -> Hashable:
+    tensor = _tensor(value)
+    if tensor.size > COMPARED_ELEMENTS or tensor.dtype.is_string():
+        return value
+    return tensor.dtype, tuple(tensor.shape.numpy()), tensor.tobytes()
+
+
+def _tensor(value: ir.Value) -> ir.TensorProtocol:
+    tensor = constant_tensor(value)
+    if tensor is None:
+        raise ValueError(f"'{value.name}' is not a constant")
+    return tensor
+
+
+def _evaluate(node: ir.Node, opset: int) -> list[Array]:
+    names = [f"i{index}" if value is not None else "" for index, value in enumerate(node.inputs)]
+    feeds = {
+        name: tensor.numpy()
+        for name, value in zip(names, node.inputs, strict=True)
+        if (tensor := constant_tensor(value)) is not None
+    }
+    proto = onnx.NodeProto(
+        op_type=node.op_type,
+        input=names,
+        output=[f"o{index}" for index in range(len(node.outputs))],
+        attribute=[ir.to_proto(attribute) for attribute in node.attributes.values()],
+    )
+    evaluator = ReferenceEvaluator(proto, opsets={"": opset})
+    return [np.asarray(array) for array in evaluator.run(None, feeds)]
+
+
+def _replace(outputs: list[ir.Value], array: Array, graph: ir.Graph) -> ir.Value:
+    name = outputs[0].name
+    tensor = ir.Tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
+    value = ir.Value(
+        name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor
+    )
+    for output in outputs:
+        output.replace_all_uses_with(value)
+    graph.register_initializer(value)
+    return value
