@@ -8,6 +8,7 @@
      |    +-- ExternalDataError    3   weights outside the file are missing or out of bounds
      |    +-- AlreadyQuantizedError 3  a second layer of quantization is refused
      |    +-- UnsupportedModelError 3  a valid model that onnxq cannot take
+     |    +-- NothingToQuantizeError 1  onnxq ran, and the answer is no
      +-- DataError                 3   samples that do not fit the model
      +-- OutputError               3   the result cannot be written
      +-- VerificationError         3   the result does not load or run where the original does
@@ -22,6 +23,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 EXIT_DONE = 0
+EXIT_NO = 1
 EXIT_USAGE = 2
 EXIT_ERROR = 3
 EXIT_INTERRUPTED = 130
@@ -64,6 +66,12 @@ class AlreadyQuantizedError(ModelError):
 
 class UnsupportedModelError(ModelError):
     """A valid model with something in it that onnxq cannot handle."""
+
+
+class NothingToQuantizeError(ModelError):
+    """No tensor of the model can be stored smaller; the reasons are in the message."""
+
+    exit_code = EXIT_NO
 
 
 class DataError(OnnxqError):

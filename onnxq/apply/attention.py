@@ -26,11 +26,8 @@ def rewrite_attention(rewriter: Rewriter, jobs: list[Job]) -> None:
     quantized = rewriter.quantize_activation(node, activation, plan.constant.tensor.dtype)
     shape = (plan.shape[1],) if plan.scheme.axes else ()
     zero_point = parameters_of(plan).zero_point.reshape(shape)
-    weight_zero_point = rewriter.add_array(
-        scope,
-        zero_point.astype(DATA_TYPES[plan.scheme.type].numpy()),
-        name=f"{plan.constant.value.name}_zero_point",
-    )
+    array = zero_point.astype(DATA_TYPES[plan.scheme.type].numpy())
+    weight_zero_point = rewriter.share_array(scope, array, name="weight_zero_point")
     new = rewriter.add_node(
         node,
         "QAttention",

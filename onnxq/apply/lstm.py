@@ -43,8 +43,7 @@ def _add_scale_and_zero_point(rewriter: Rewriter, job: Job) -> list[ir.Value | N
     # The kernel insists on zero points, also where all are 0.
     zero_point = parameters_of(plan).zero_point.reshape(shape)
     array = np.ascontiguousarray(zero_point).astype(DATA_TYPES[plan.scheme.type].numpy())
-    name = f"{plan.constant.value.name}_zero_point"
     return [
         rewriter.weights.scale(plan, shape),
-        rewriter.add_array(plan.constant.scope, array, name=name),
+        rewriter.share_array(plan.constant.scope, array, name="weight_zero_point"),
     ]

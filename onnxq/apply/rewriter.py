@@ -47,6 +47,7 @@ class Rewriter:
         self.weights = WeightStore(self)
         self._scopes = {scope.graph: scope for scope in iterate_scopes(model)}
         self._activations: dict[tuple[ir.Graph, ir.Value], QuantizedActivation] = {}
+        self._shared: dict[tuple[object, ...], ir.Value] = {}
         self._uses_contrib: set[ir.Graph] = set()
 
     def scope_of(self, node: ir.Node) -> Scope:
@@ -126,6 +127,13 @@ class Rewriter:
     def add_array(self, scope: Scope, array: np.ndarray[Any, Any], *, name: str) -> ir.Value:
         """A small new constant."""
         return self.add_constant(scope, ir.Tensor(array), name=name)
+
+    def share_array(self, scope: Scope, array: np.ndarray[Any, Any], *, name: str) -> ir.Value:
+        """A small constant that every caller with the same content in the same body gets."""
+        key = (scope.graph, str(array.dtype), array.shape, array.tobytes())
+        if key not in self._shared:
+            self._shared[key] = self.add_array(scope, array, name=name)
+        return self._shared[key]
 
     def cast(self, before: ir.Node, value: ir.Value, dtype: ir.DataType, *, name: str) -> ir.Value:
         """``value`` as another type."""

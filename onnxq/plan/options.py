@@ -8,6 +8,22 @@ from onnxq.errors import UsageError
 from onnxq.schemes import WeightType
 
 
+def parse_weight_type(name: str) -> WeightType:
+    """The weight type called ``name``.
+
+    Raises:
+        UsageError: there is none.
+
+    >>> parse_weight_type("int8")
+    <WeightType.INT8: 'int8'>
+    """
+    try:
+        return WeightType(name)
+    except ValueError:
+        known = ", ".join(one.value for one in WeightType)
+        raise UsageError(f"no weight type is called '{name}'; known types: {known}") from None
+
+
 @dataclass(frozen=True, kw_only=True)
 class DynamicOptions:
     """Options of ``onnxq dynamic`` that change the result.

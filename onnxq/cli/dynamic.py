@@ -1,0 +1,135 @@
+"""``onnxq dynamic``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+WEIGHT_TYPES = ("int8", "uint8", "int4", "uint4", "fp16", "bf16")
+
+
+@click.command(short_help="Quantize weights; needs no data.")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Where the result goes.  [default: MODEL's stem + .int8.onnx (by type), beside it]",
+)
+@click.option(
+    "--weights",
+    type=click.Choice(WEIGHT_TYPES),
+    default="int8",
+    show_default=True,
+    help="Type that weights are stored in.",
+)
+@click.option(
+    "--per-channel/--per-tensor",
+    default=True,
+    show_default=True,
+    help="One scale for each output channel, or one for the tensor.",
+)
+@click.option(
+    "--block-size",
+    type=int,
+    metavar="N",
+    help="Elements that share a scale in 4-bit weights: a power of two from 16.  [default: 128]",
+)
+@click.option(
+    "--symmetric/--asymmetric",
+    default=None,
+    help="Zero in the middle of the integers, or anywhere.  [default: by type]",
+)
+@click.option(
+    "--reduce-range", is_flag=True, help="7-bit weights, for x86 processors without VNNI."
+)
+@click.option(
+    "--storage/--no-storage",
+    default=True,
+    show_default=True,
+    help="Also store small what no integer kernel reads (read as float, at float speed).",
+)
+@click.option(
+    "--target",
+    default="ort-cpu",
+    show_default=True,
+    metavar="NAME",
+    help="ort-cpu: onnxruntime on the CPU; onnx: operators of the standard only.",
+)
+@click.option("--include", multiple=True, metavar="GLOB", help="Only nodes with such names.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="No nodes with such names.")
+@click.option(
+    "--op-types", multiple=True, metavar="TYPE[,TYPE...]", help="Only operators of these types."
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Compare with float on the .npz or .npy samples in DIR.  [default: made-up inputs]",
+)
+@click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@click.option("--dry-run", is_flag=True, help="Print the plan, write nothing.")
+@click.option("--keep-metadata", is_flag=True, help="Keep the debugging texts of the exporter.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def dynamic(
+    *,
+    model: Path,
+    output: Path | None,
+    weights: str,
+    per_channel: bool,
+    block_size: int | None,
+    symmetric: bool | None,
+    reduce_range: bool,
+    storage: bool,
+    target: str,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    op_types: tuple[str, ...],
+    data: Path | None,
+    force: bool,
+    dry_run: bool,
+    keep_metadata: bool,
+    as_json: bool,
+) -> None:
+    """Quantize the weights of MODEL, without data.
+
+    Matrices and LSTMs compute in int8 with activations quantized at run time; every other weight is
+    stored small and read as float at float speed. The result is checked, loaded and compared with
+    the float model before it gets its name.
+
+    \b
+    Example:
+      onnxq dynamic model.onnx --data samples/
+    """
+    from onnxq.cli.output import make_console, print_json, track_samples
+    from onnxq.pipelines import run_dynamic
+    from onnxq.plan import DynamicOptions, parse_weight_type
+    from onnxq.report.text import print_dynamic
+    from onnxq.targets import find_target
+
+    result = run_dynamic(
+        model,
+        output,
+        target=find_target(target),
+        options=DynamicOptions(
+            weights=parse_weight_type(weights),
+            per_channel=per_channel,
+            block_size=block_size,
+            symmetric=symmetric,
+            reduce_range=reduce_range,
+            storage=storage,
+            include=include,
+            exclude=exclude,
+            op_types=tuple(part for one in op_types for part in one.split(",")),
+        ),
+        data=data,
+        force=force,
+        dry_run=dry_run,
+        keep_metadata=keep_metadata,
+        track=track_samples,
+    )
+    if as_json:
+        print_json(result.to_json())
+    else:
+        print_dynamic(make_console(), result)

@@ -1,0 +1,43 @@
+"""What every command shares: where results and progress go."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from onnxq.runtime.session import Feeds
+
+NARROWEST_PIPE = 160
+"""Columns of a table that is piped into a file or another program, where nothing can be too wide."""
+
+
+def make_console() -> Console:
+    """A console on standard output."""
+    from rich.console import Console
+
+    if sys.stdout.isatty():
+        return Console()
+    return Console(width=max(NARROWEST_PIPE, shutil.get_terminal_size().columns))
+
+
+def print_json(data: dict[str, Any]) -> None:
+    """Machine-readable results on standard output."""
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def track_samples(feeds: Iterable[Feeds], total: int) -> Iterable[Feeds]:
+    """A progress bar on standard error, where that is a terminal."""
+    from tqdm import tqdm
+
+    bar: Iterable[Feeds] = tqdm(
+        feeds, total=total, unit="sample", desc="comparing", disable=not sys.stderr.isatty()
+    )
+    return bar

@@ -1,0 +1,156 @@
+"""Writing a model so that nothing half-written ever has its final name."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from onnxq.errors import OutputError
+from onnxq.graph.files import ModelFile
+
+EXTERNAL_DATA_THRESHOLD_BYTES = 1_500_000_000
+"""Weights above this size go to a file of their own; a protobuf message ends at 2 GiB."""
+
+EXTERNAL_TENSOR_BYTES = 1024
+"""Smaller tensors stay in the model file."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a model will be.
+
+    Attributes:
+        path: its final name.
+        staged_path: where it is until it has been verified.
+    """
+
+    path: Path
+    staged_path: Path
+
+    @property
+    def data_name(self) -> str:
+        """Name of the file with external data, in the same folder."""
+        return f"{self.path.name}.data"
+
+    def size_bytes(self) -> int:
+        """Bytes of the staged model, external data included."""
+        folder = self.staged_path.parent
+        return sum(entry.stat().st_size for entry in folder.iterdir() if entry.is_file())
+
+
+def check_output(source: Path, output: Path, *, force: bool) -> None:
+    """Refuse early to write where a result must not go.
+
+    Raises:
+        OutputError: the output is the input, exists already, or has no folder to be in.
+    """
+    if output.exists() and source.exists() and output.samefile(source):
+        raise OutputError(f"{output}: is the input model; name another file with -o")
+    if output.is_dir():
+        raise OutputError(f"{output}: is a directory; name a file with -o")
+    if not output.parent.is_dir():
+        raise OutputError(f"{output}: the folder {output.parent} does not exist; create it first")
+    if output.exists() and not force:
+        raise OutputError(f"{output}: exists already; --force replaces it")
+
+
+@contextmanager
+def stage_output(path: Path) -> Iterator[Output]:
+    """A hidden folder beside ``path`` to write in; it is gone afterwards, whatever happens.
+
+    Raises:
+        OutputError: the folder cannot be written to.
+    """
+    # Behind a symbolic link the file itself is replaced, not the link.
+    path = path.resolve()
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=".onnxq-", dir=path.parent))
+    except OSError as error:
+        raise OutputError(f"{path.parent}: cannot be written to: {error.strerror}") from error
+    try:
+        yield Output(path, folder / path.name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_model(source: ModelFile, output: Output, *, force: bool) -> None:
+    """Write ``source.model`` to the staged path of ``output``.
+
+    Weights that are computed lazily are computed now, one after the other. External data is
+    written where the input has some, or where the result is too large for one file.
+
+    Raises:
+        OutputError: the disk is full, or the file for external data is taken.
+    """
+    model = source.model
+    drop_redundant_types(model)
+    weights_bytes = sum(
+        value.const_value.nbytes
+        for graph in model.graphs()
+        for value in graph.initializers.values()
+        if value.const_value is not None
+    )
+    separate = bool(source.external_files) or weights_bytes > EXTERNAL_DATA_THRESHOLD_BYTES
+    if separate:
+        _check_data_file(source, output, force=force)
+    try:
+        ir.save(
+            model,
+            output.staged_path,
+            external_data=output.data_name if separate else None,
+            size_threshold_bytes=EXTERNAL_TENSOR_BYTES,
+            max_workers=1,
+        )
+    except OSError as error:
+        raise OutputError(_describe(output.path, error)) from error
+
+
+def publish(output: Output) -> None:
+    """Give the staged files their final names.
+
+    A model and its data are two files. The old model goes first and the new one comes last, so a
+    kill in between leaves no model rather than a model with the data of another.
+
+    Raises:
+        OutputError: the folder refuses it.
+    """
+    staged_data = output.staged_path.with_name(output.data_name)
+    try:
+        if staged_data.exists():
+            output.path.unlink(missing_ok=True)
+            staged_data.replace(output.path.with_name(output.data_name))
+        output.staged_path.replace(output.path)
+    except OSError as error:
+        raise OutputError(_describe(output.path, error)) from error
+
+
+def drop_redundant_types(model: ir.Model) -> None:
+    """Forget the types of constants: their tensors say the same, and twice takes room."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if not (value.is_graph_input() or value.is_graph_output()):
+                value.shape = value.type = None
+
+
+def _check_data_file(source: ModelFile, output: Output, *, force: bool) -> None:
+    data_path = output.path.with_name(output.data_name)
+    if not data_path.exists():
+        return
+    folder = source.path.resolve().parent
+    if any(data_path.samefile(folder / name) for name in source.external_files):
+        raise OutputError(f"{data_path}: holds the weights of the input; name another file with -o")
+    if not force:
+        raise OutputError(f"{data_path}: exists already; --force replaces it")
+
+
+def _describe(path: Path, error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{path}: no room left to write it ({error.strerror}); nothing was changed"
+    return f"{path}: cannot be written: {error.strerror or error}; nothing was changed"

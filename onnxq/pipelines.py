@@ -1,0 +1,175 @@
+"""Each mode as a list of steps, to be read like a table of contents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+
+from onnxq.apply import apply_plan
+from onnxq.errors import AlreadyQuantizedError, NothingToQuantizeError
+from onnxq.graph.files import ModelFile, load_model
+from onnxq.graph.opset import raise_opset
+from onnxq.graph.output import check_output, publish, stage_output, write_model
+from onnxq.plan import DynamicOptions, Plan, plan_dynamic
+from onnxq.plan.requirements import required_ir_version, required_opset
+from onnxq.rules.quantized import find_quantization
+from onnxq.runtime.session import Feeds
+from onnxq.simplify import simplify
+from onnxq.targets import Target
+from onnxq.verification import Track, Verification, find_largest_index, verify
+
+
+@dataclass(frozen=True)
+class DynamicResult:
+    """What ``quantize_dynamic`` did.
+
+    Attributes:
+        source: the float model.
+        output: where the quantized model is, or would be.
+        plan: every decision.
+        float_size_bytes: of the float model, external data included.
+        size_bytes: of the quantized model; None after a dry run.
+        verification: how it compares; None after a dry run.
+        opset: operator set of the quantized model.
+        float_opset: operator set of the float model.
+    """
+
+    source: Path
+    output: Path
+    plan: Plan
+    float_size_bytes: int
+    size_bytes: int | None
+    verification: Verification | None
+    opset: int
+    float_opset: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data of everything above."""
+        return {
+            "schema_version": 1,
+            "mode": self.plan.mode,
+            "source": str(self.source),
+            "output": str(self.output),
+            "written": self.size_bytes is not None,
+            "float_size_bytes": self.float_size_bytes,
+            "size_bytes": self.size_bytes,
+            "float_opset": self.float_opset,
+            "opset": self.opset,
+            "plan": self.plan.to_json(),
+            "verification": None if self.verification is None else self.verification.to_json(),
+        }
+
+
+def default_output(source: Path, options: DynamicOptions) -> Path:
+    """``model.onnx`` -> ``model.int8.onnx`` in the same folder.
+
+    >>> str(default_output(Path("net.onnx"), DynamicOptions()))
+    'net.int8.onnx'
+    """
+    return source.with_name(f"{source.stem}.{options.weights.value}.onnx")
+
+
+def run_dynamic(
+    source: Path,
+    output: Path | None,
+    *,
+    target: Target,
+    options: DynamicOptions,
+    data: Path | None = None,
+    force: bool = False,
+    dry_run: bool = False,
+    keep_metadata: bool = False,
+    track: Track | None = None,
+) -> DynamicResult:
+    """Quantize without data.
+
+    Raises:
+        OnnxqError: any of its kinds; then no output file exists.
+    """
+    destination = output or default_output(source, options)
+    if not dry_run:
+        check_output(source, destination, force=force)
+    file = open_float_model(source, keep_metadata=keep_metadata)
+    model, plan = plan_with_opset(file, target, options)
+    if not plan.changes:
+        raise NothingToQuantizeError(_explain_nothing(source, plan))
+    float_opset = file.model.opset_imports[""]
+    size_bytes, verification = None, None
+    if not dry_run:
+        largest_index = find_largest_index(model)
+        apply_plan(model, plan, target)
+        with stage_output(destination) as staged:
+            write_model(
+                ModelFile(file.path, model, file.external_files, file.size_bytes),
+                staged,
+                force=force,
+            )
+            size_bytes = staged.size_bytes()
+            verification = verify(
+                source,
+                staged.staged_path,
+                data=data,
+                largest_index=largest_index,
+                size_bytes=file.size_bytes,
+                track=track or _pass_through,
+            )
+            publish(staged)
+    return DynamicResult(
+        source=source,
+        output=destination,
+        plan=plan,
+        float_size_bytes=file.size_bytes,
+        size_bytes=size_bytes,
+        verification=verification,
+        opset=model.opset_imports[""],
+        float_opset=float_opset,
+    )
+
+
+def open_float_model(source: Path, *, keep_metadata: bool) -> ModelFile:
+    """Load, refuse what is quantized already, and simplify.
+
+    Raises:
+        InvalidModelError, ExternalDataError, UnsupportedModelError: see ``load_model``.
+        AlreadyQuantizedError: a second layer is never added.
+    """
+    file = load_model(source)
+    evidence = find_quantization(file.model)
+    if evidence is not None:
+        raise AlreadyQuantizedError(
+            f"{source}: already quantized: {evidence}; quantize the float model instead"
+        )
+    if not keep_metadata:
+        passes.ClearMetadataAndDocStringPass()(file.model)
+    simplify(file.model)
+    return file
+
+
+def plan_with_opset(
+    file: ModelFile, target: Target, options: DynamicOptions
+) -> tuple[ir.Model, Plan]:
+    """Plan, and raise the operator set first where the plan needs newer operators."""
+    model = file.model
+    plan = plan_dynamic(model, target, options)
+    wanted = required_opset(plan, target)
+    if model.opset_imports[""] < wanted:
+        model = raise_opset(model, wanted, where=str(file.path))
+        simplify(model)
+        plan = plan_dynamic(model, target, options)
+    model.ir_version = max(model.ir_version, required_ir_version(plan, target))
+    return model, plan
+
+
+def _explain_nothing(source: Path, plan: Plan) -> str:
+    reasons = list(dict.fromkeys(tensor.explanation for tensor in plan.tensors))
+    why = "; ".join(reasons[:3]) if reasons else "it has no float weights of 64 elements or more"
+    return f"{source}: nothing to quantize: {why}"
+
+
+def _pass_through(feeds: Iterable[Feeds], _total: int) -> Iterable[Feeds]:
+    return feeds

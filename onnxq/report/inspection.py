@@ -1,0 +1,152 @@
+"""What is in a model file, and what a mode would do with it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxq.errors import UsageError
+from onnxq.graph.constants import FLOAT_TYPES, iterate_constants
+from onnxq.graph.files import load_model
+from onnxq.graph.scopes import iterate_scopes
+from onnxq.pipelines import open_float_model, plan_with_opset
+from onnxq.plan import DynamicOptions, Plan
+from onnxq.rules.quantized import find_quantization
+from onnxq.targets import Target
+
+PLANNED_MODES = ("dynamic",)
+
+
+@dataclass(frozen=True)
+class Edge:
+    """An input or output of the model."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...] | None
+
+    def __str__(self) -> str:
+        sizes = "unknown shape" if self.shape is None else ", ".join(map(str, self.shape))
+        return f"{self.name}: {self.dtype}[{sizes}]"
+
+
+@dataclass(frozen=True)
+class WeightGroup:
+    """The float constants that one type of operator reads."""
+
+    operator: str
+    tensors: int
+    elements: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What ``onnxq inspect`` prints.
+
+    Attributes:
+        path: of the model.
+        size_bytes: external data included.
+        ir_version: of the file.
+        opsets: version of each operator set.
+        producer: who exported it.
+        inputs: of the main graph.
+        outputs: of the main graph.
+        operators: how often each type occurs, in all bodies.
+        weights: float constants by the operator that reads them first.
+        quantized: what shows that the model is quantized already, or None.
+        plan: the plan, where one was asked for.
+    """
+
+    path: Path
+    size_bytes: int
+    ir_version: int
+    opsets: dict[str, int]
+    producer: str
+    inputs: tuple[Edge, ...]
+    outputs: tuple[Edge, ...]
+    operators: dict[str, int]
+    weights: tuple[WeightGroup, ...]
+    quantized: str | None
+    plan: Plan | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "schema_version": 1,
+            "path": str(self.path),
+            "size_bytes": self.size_bytes,
+            "ir_version": self.ir_version,
+            "opsets": self.opsets,
+            "producer": self.producer,
+            "inputs": [vars(edge) for edge in self.inputs],
+            "outputs": [vars(edge) for edge in self.outputs],
+            "operators": self.operators,
+            "weights": [vars(group) for group in self.weights],
+            "quantized": self.quantized,
+            "plan": None if self.plan is None else self.plan.to_json(),
+        }
+
+
+def inspect_model(path: Path, *, plan: str | None, target: Target) -> Inspection:
+    """Read a model and describe it.
+
+    Args:
+        path: of the model.
+        plan: the mode to plan, or None.
+        target: to plan for.
+
+    Raises:
+        ModelError: the model cannot be read, or planned.
+        UsageError: there is no such mode.
+    """
+    if plan is not None and plan not in PLANNED_MODES:
+        raise UsageError(f"--plan {plan}: unknown mode; known modes: {', '.join(PLANNED_MODES)}")
+    file = load_model(path)
+    model = file.model
+    decided = None
+    if plan is not None:
+        planned = open_float_model(path, keep_metadata=True)
+        decided = plan_with_opset(planned, target, DynamicOptions())[1]
+    operators = Counter(node.op_type for scope in iterate_scopes(model) for node in scope.graph)
+    return Inspection(
+        path=path,
+        size_bytes=file.size_bytes,
+        ir_version=model.ir_version,
+        opsets={domain or "ai.onnx": number for domain, number in model.opset_imports.items()},
+        producer=" ".join(filter(None, (model.producer_name, model.producer_version))),
+        inputs=tuple(
+            _describe(value) for value in model.graph.inputs if not value.is_initializer()
+        ),
+        outputs=tuple(_describe(value) for value in model.graph.outputs),
+        operators=dict(operators.most_common()),
+        weights=_group_weights(model),
+        quantized=find_quantization(model),
+        plan=decided,
+    )
+
+
+def _describe(value: ir.Value) -> Edge:
+    shape = None
+    if value.shape is not None:
+        shape = tuple(size if isinstance(size, int) else str(size) for size in value.shape)
+    dtype = "?" if value.dtype is None else value.dtype.name.lower()
+    return Edge(value.name or "?", dtype, shape)
+
+
+def _group_weights(model: ir.Model) -> tuple[WeightGroup, ...]:
+    groups: dict[str, list[int]] = {}
+    for constant in iterate_constants(model):
+        uses = constant.uses
+        if constant.tensor.dtype not in FLOAT_TYPES or not uses:
+            continue
+        totals = groups.setdefault(uses[0].node.op_type, [0, 0, 0])
+        totals[0] += 1
+        totals[1] += constant.tensor.size
+        totals[2] += constant.tensor.nbytes
+    largest_first = sorted(groups.items(), key=lambda item: (-item[1][2], item[0]))
+    return tuple(WeightGroup(operator, *totals) for operator, totals in largest_first)

@@ -1,0 +1,1 @@
+"""onnxruntime: sessions, running, and what its optimiser made of a model."""

@@ -1,0 +1,151 @@
+"""Sessions of onnxruntime on the CPU, with its errors mapped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from onnxq.errors import RuntimeFailure
+
+Feeds = Mapping[str, npt.NDArray[Any]]
+
+_FATAL_ONLY = 4
+
+_NUMPY_TYPES: Mapping[str, Any] = {
+    "float": np.float32,
+    "double": np.float64,
+    "float16": np.float16,
+    "bfloat16": ml_dtypes.bfloat16,
+    "int8": np.int8,
+    "uint8": np.uint8,
+    "int16": np.int16,
+    "uint16": np.uint16,
+    "int32": np.int32,
+    "uint32": np.uint32,
+    "int64": np.int64,
+    "uint64": np.uint64,
+    "bool": np.bool_,
+    "string": np.object_,
+}
+
+
+@dataclass(frozen=True)
+class InputSignature:
+    """One input of a model.
+
+    Attributes:
+        name: of the input.
+        dtype: numpy type of its elements; None for an input that is no tensor.
+        shape: sizes; a name or None where the size is free.
+    """
+
+    name: str
+    dtype: npt.DTypeLike | None
+    shape: tuple[int | str | None, ...]
+
+    def __str__(self) -> str:
+        sizes = ", ".join("?" if size is None else str(size) for size in self.shape)
+        kind = "not a tensor" if self.dtype is None else np.dtype(self.dtype).name
+        return f"{self.name}: {kind}[{sizes}]"
+
+
+class Session:
+    """A loaded model."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int = 0,
+        optimized_path: Path | None = None,
+        mapped: bool = False,
+    ) -> None:
+        """Load ``path``.
+
+        Args:
+            path: of the model.
+            threads: for one operator; 0 lets onnxruntime choose.
+            optimized_path: where to write the graph as the runtime optimised it.
+            mapped: leave weights in their file and optimise nothing, to load a model that is
+                larger than memory; it runs slowly.
+
+        Raises:
+            RuntimeFailure: it does not load.
+        """
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = _FATAL_ONLY
+        if mapped:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            options.add_session_config_entry("session.disable_prepacking", "1")
+        if optimized_path is not None:
+            options.optimized_model_filepath = str(optimized_path)
+            options.add_session_config_entry(
+                "session.optimized_model_external_initializers_file_name",
+                f"{optimized_path.name}.data",
+            )
+            options.add_session_config_entry(
+                "session.optimized_model_external_initializers_min_size_in_bytes", "1024"
+            )
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime raises one type per status code
+            raise RuntimeFailure(
+                f"{path}: onnxruntime cannot load it: {shorten_message(error)}"
+            ) from error
+        self._path = path
+
+    @property
+    def inputs(self) -> tuple[InputSignature, ...]:
+        """What the model takes."""
+        return tuple(
+            InputSignature(one.name, _numpy_type(one.type), tuple(one.shape))
+            for one in self._session.get_inputs()
+        )
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """What it gives, in order."""
+        return tuple(one.name for one in self._session.get_outputs())
+
+    def run(self, feeds: Feeds) -> Sequence[Any]:
+        """One inference; results in the order of ``output_names``.
+
+        Raises:
+            RuntimeFailure: the model rejects the feeds or fails inside.
+        """
+        try:
+            results: Sequence[Any] = self._session.run(None, dict(feeds))
+        except Exception as error:  # as above
+            raise RuntimeFailure(
+                f"{self._path}: onnxruntime cannot run it: {shorten_message(error)}"
+            ) from error
+        return results
+
+
+def shorten_message(error: Exception, limit: int = 300) -> str:
+    """An error of onnxruntime in one line of bearable length.
+
+    >>> shorten_message(ValueError("[ONNXRuntimeError] : 1 : FAIL :  bad\\n node"))
+    'bad node'
+    """
+    text = " ".join(str(error).split())
+    if text.startswith("[ONNXRuntimeError]"):
+        text = text.split(" : ", 3)[-1]
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _numpy_type(name: str) -> npt.DTypeLike | None:
+    if not name.startswith("tensor("):
+        return None
+    found: npt.DTypeLike | None = _NUMPY_TYPES.get(name[len("tensor(") : -1])
+    return found

@@ -1,0 +1,6 @@
+"""Inputs for a model: from a folder, or made up where nothing else is there."""
+
+from onnxq.samples.folder import SampleFolder
+from onnxq.samples.synthetic import propose_feeds
+
+__all__ = ["SampleFolder", "propose_feeds"]

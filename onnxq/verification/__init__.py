@@ -1,0 +1,170 @@
+"""Trying a quantized model before it gets its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxq.errors import RuntimeFailure, VerificationError
+from onnxq.graph.check import find_fault
+from onnxq.graph.constants import constant_tensor
+from onnxq.graph.scopes import iterate_scopes
+from onnxq.runtime.optimized import OptimizedGraph, read_optimized_graph
+from onnxq.runtime.session import Feeds, Session
+from onnxq.samples import SampleFolder, propose_feeds
+from onnxq.verification.comparison import Comparison, OutputComparison
+
+LARGEST_COMPARED_BYTES = 2_000_000_000
+"""Running a model takes its size in memory, twice; above this, only on demand (with data)."""
+
+Track = Callable[[Iterable[Feeds], int], Iterable[Feeds]]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was seen.
+
+    Attributes:
+        data: where the inputs came from, or why there were none.
+        samples: how many were run.
+        outputs: float against quantized, for each output.
+        optimized: the graph that the runtime really runs; None if the model was only loaded.
+        notes: what a user should know besides.
+    """
+
+    data: str
+    samples: int
+    outputs: tuple[OutputComparison, ...]
+    optimized: OptimizedGraph | None
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "data": self.data,
+            "samples": self.samples,
+            "outputs": [output.to_json() for output in self.outputs],
+            "optimized_graph": None if self.optimized is None else self.optimized.to_json(),
+            "notes": list(self.notes),
+        }
+
+
+def verify(
+    float_path: Path,
+    quantized_path: Path,
+    *,
+    data: Path | None,
+    largest_index: int,
+    size_bytes: int,
+    track: Track,
+) -> Verification:
+    """Check, load and run ``quantized_path`` beside the float model.
+
+    Args:
+        float_path: the original.
+        quantized_path: the result, alone in a folder that may be written to.
+        data: a folder of samples, or None for made-up inputs.
+        largest_index: bound for made-up integers.
+        size_bytes: of the float model.
+        track: shows progress over the samples.
+
+    Raises:
+        VerificationError: the result is invalid, or fails where the float model works.
+        DataError: the samples do not fit the model.
+        RuntimeFailure: the float model cannot run on the samples given.
+    """
+    notes = list(_check(float_path, quantized_path))
+    if data is None and size_bytes > LARGEST_COMPARED_BYTES:
+        _open_quantized(quantized_path, float_path, mapped=True)
+        reason = f"not run: over {LARGEST_COMPARED_BYTES // 10**9} GB; --data DIR runs it anyway"
+        return Verification(reason, 0, (), None, tuple(notes))
+    quantized, optimized = _open_optimized(quantized_path, float_path)
+    if optimized.constant_dequantize_nodes:
+        raise VerificationError(
+            f"{quantized_path.name}: {len(optimized.constant_dequantize_nodes)} weights would be "
+            f"dequantized at every run, first '{optimized.constant_dequantize_nodes[0]}'; "
+            "please report this model"
+        )
+    try:
+        reference = Session(float_path)
+    except RuntimeFailure as error:
+        notes.append(f"the float model does not load: {error}")
+        return Verification("not run", 0, (), optimized, tuple(notes))
+    comparison = Comparison(reference, quantized)
+    if data is not None:
+        folder = SampleFolder.open(data)
+        label = str(data)
+        for feeds in track(folder.read(reference.inputs), len(folder.files)):
+            comparison.add(feeds)
+    else:
+        label = _run_synthetic(reference, comparison, largest_index)
+    return Verification(
+        label, comparison.samples, comparison.results(), optimized, tuple(notes)
+    )
+
+
+def find_largest_index(model: ir.Model) -> int:
+    """Smallest table that the model looks up with Gather: made-up indices stay below its rows."""
+    rows = [
+        int(tensor.shape[0])
+        for scope in iterate_scopes(model)
+        for node in scope.graph
+        if node.op_type == "Gather"
+        and (tensor := constant_tensor(node.inputs[0])) is not None
+        and len(tensor.shape) > 1
+    ]
+    return min(rows, default=2)
+
+
+def _check(float_path: Path, quantized_path: Path) -> Iterator[str]:
+    fault = find_fault(quantized_path)
+    if fault is None:
+        return
+    if find_fault(float_path) is None:
+        raise VerificationError(
+            f"{quantized_path.name}: onnx.checker rejects the result: {fault}; "
+            "please report this model"
+        )
+    yield f"onnx.checker rejects the float model too: {fault}"
+
+
+def _open_optimized(quantized_path: Path, float_path: Path) -> tuple[Session, OptimizedGraph]:
+    folder = quantized_path.parent / "optimized"
+    folder.mkdir()
+    optimized_path = folder / "optimized.onnx"
+    session = _open_quantized(quantized_path, float_path, optimized_path=optimized_path)
+    return session, read_optimized_graph(optimized_path)
+
+
+def _open_quantized(
+    quantized_path: Path,
+    float_path: Path,
+    *,
+    optimized_path: Path | None = None,
+    mapped: bool = False,
+) -> Session:
+    try:
+        return Session(quantized_path, optimized_path=optimized_path, mapped=mapped)
+    except RuntimeFailure as error:
+        try:
+            Session(float_path)
+        except RuntimeFailure as original:
+            raise original from None
+        raise VerificationError(
+            f"the float model loads, the quantized one does not: {error}"
+        ) from error
+
+
+def _run_synthetic(reference: Session, comparison: Comparison, largest_index: int) -> str:
+    for feeds in propose_feeds(reference.inputs, largest_index):
+        try:
+            reference.run(feeds)
+        except RuntimeFailure:
+            continue
+        comparison.add(feeds)
+        return "synthetic inputs"
+    return "not run: no synthetic input fits the model; --data DIR compares on real samples"
