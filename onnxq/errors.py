@@ -12,7 +12,7 @@
      +-- DataError                 3   samples that do not fit the model
      +-- OutputError               3   the result cannot be written
      +-- VerificationError         3   the result does not load or run where the original does
-     +-- RuntimeFailure            3   onnxruntime could not load or run a model
+     +-- ExecutionError            3   onnxruntime could not load or run a model
 
 Exceptions of other libraries never leave onnxq: each is mapped to one of these where it arises.
 A message says what is wrong, where (file, node or tensor), and what to do about it, in one line.
@@ -86,5 +86,5 @@ class VerificationError(OnnxqError):
     """The quantized model fails where the float model works."""
 
 
-class RuntimeFailure(OnnxqError):
+class ExecutionError(OnnxqError):
     """onnxruntime could not load or run a model."""

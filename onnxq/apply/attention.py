@@ -10,7 +10,7 @@ from onnxq.rules.roles import MICROSOFT
 
 
 def rewrite_attention(rewriter: Rewriter, jobs: list[Job]) -> None:
-    """Attention(x, W, b, mask, past) -> QAttention(q, W, b, s, scale, mask, z, zero_point, past)."""
+    """Attention(x, W, b) -> QAttention(q, W, b, s, scale_of_W, mask, z, zero_point_of_W, past)."""
     (job,) = jobs
     node, plan = job.use.node, job.tensor
     activation = node.inputs[0]

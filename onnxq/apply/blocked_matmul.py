@@ -39,7 +39,9 @@ def rewrite_blocked_matmul(rewriter: Rewriter, jobs: list[Job]) -> None:
         product = _add_nbits(rewriter, job, activation, weight.shape, quantized, parameters)
     else:
         rows = weight.shape[0]
-        table = _add_dequantize(rewriter, job, quantized.reshape(-1, weight.shape[1])[:rows], parameters)
+        table = _add_dequantize(
+            rewriter, job, quantized.reshape(-1, weight.shape[1])[:rows], parameters
+        )
         (product,) = rewriter.add_node(node, "MatMul", (activation, table), name=f"{name}_product")
     if dtype != ir.DataType.FLOAT:
         product = rewriter.cast(node, product, dtype, name=f"{name}_narrowed")

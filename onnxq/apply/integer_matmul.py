@@ -112,9 +112,7 @@ def _multiply(rewriter: Rewriter, job: Job, activation: ir.Value, name: str) -> 
     widened = rewriter.cast(node, product, ir.DataType.FLOAT, name=f"{name}_widened")
     factor = float_attribute(node, "alpha", 1.0)
     weight_scale = rewriter.weights.scale(plan, shape, factor=factor)
-    (scale,) = rewriter.add_node(
-        node, "Mul", (quantized.scale, weight_scale), name=f"{name}_scale"
-    )
+    (scale,) = rewriter.add_node(node, "Mul", (quantized.scale, weight_scale), name=f"{name}_scale")
     return rewriter.add_node(node, "Mul", (widened, scale), name=f"{name}_product")[0]
 
 

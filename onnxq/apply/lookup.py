@@ -33,9 +33,7 @@ def rewrite_lookup(rewriter: Rewriter, jobs: list[Job]) -> None:
 
 
 def _gather(rewriter: Rewriter, job: Job, source: ir.Value, name: str) -> ir.Value:
-    return rewriter.add_node(
-        job.use.node, "Gather", (source, job.use.node.inputs[1]), name=name
-    )[0]
+    return rewriter.add_node(job.use.node, "Gather", (source, job.use.node.inputs[1]), name=name)[0]
 
 
 def _per_row(rewriter: Rewriter, job: Job, array: Array, kind: str) -> ir.Value:

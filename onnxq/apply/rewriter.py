@@ -137,9 +137,7 @@ class Rewriter:
 
     def cast(self, before: ir.Node, value: ir.Value, dtype: ir.DataType, *, name: str) -> ir.Value:
         """``value`` as another type."""
-        return self.add_node(
-            before, "Cast", (value,), name=name, attributes={"to": int(dtype)}
-        )[0]
+        return self.add_node(before, "Cast", (value,), name=name, attributes={"to": int(dtype)})[0]
 
     def quantize_activation(
         self, before: ir.Node, value: ir.Value, dtype: ir.DataType

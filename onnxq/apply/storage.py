@@ -6,7 +6,6 @@ model, so the speed is that of float. A DequantizeLinear would run again at ever
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
 from onnxq.apply.rewriter import Rewriter
@@ -31,40 +30,39 @@ def store_weight(rewriter: Rewriter, plan: TensorPlan) -> None:
 def _dequantize_at_start(
     rewriter: Rewriter, plan: TensorPlan, elements: ir.Value, dtype: ir.DataType
 ) -> ir.Value:
-    scope, name = plan.constant.scope, plan.constant.value.name
-    is_half = plan.scheme is not None and plan.scheme.type.is_half
     # The CPU has no arithmetic on 16-bit floats: calculate in float32 and narrow at the end.
     wide = dtype if dtype in _WIDE_TYPES else ir.DataType.FLOAT
-
-    def append(operator: str, inputs: tuple[ir.Value, ...], suffix: str, **attributes: int) -> None:
-        nonlocal value
-        value = rewriter.add_node_at_start(
-            scope,
-            operator,
-            inputs,
-            name=f"{name}_{suffix}",
-            attributes=dict(attributes),
-            after=value.producer(),
-        )
-
-    value = elements
-    append("Cast", (value,), "wide", to=int(wide))
-    if is_half:
+    value = _append(rewriter, plan, "Cast", (elements,), "wide", to=int(wide))
+    if plan.scheme is not None and plan.scheme.type.is_half:
         return value
+    scope, name = plan.constant.scope, plan.constant.value.name
     parameters = parameters_of(plan)
-    shape, real = parameters.scale.shape, wide.numpy()
-    zero_point = rewriter.weights.zero_point(plan, shape)
-    if zero_point is not None:
-        offset = rewriter.add_array(
-            scope, parameters.zero_point.astype(real), name=f"{name}_offset"
-        )
-        append("Sub", (value, offset), "shifted")
-    scale = (
-        rewriter.weights.scale(plan, shape)
-        if wide == ir.DataType.FLOAT
-        else rewriter.add_array(scope, parameters.scale.astype(np.float64), name=f"{name}_scale")
-    )
-    append("Mul", (value, scale), "dequantized")
+    if parameters.has_zero_point:
+        array = parameters.zero_point.astype(wide.numpy())
+        offset = rewriter.add_array(scope, array, name=f"{name}_offset")
+        value = _append(rewriter, plan, "Sub", (value, offset), "shifted")
+    array = parameters.scale.astype(wide.numpy())
+    scale = rewriter.add_array(scope, array, name=f"{name}_scale")
+    value = _append(rewriter, plan, "Mul", (value, scale), "dequantized")
     if wide != dtype:
-        append("Cast", (value,), "narrowed", to=int(dtype))
+        value = _append(rewriter, plan, "Cast", (value,), "narrowed", to=int(dtype))
     return value
+
+
+def _append(
+    rewriter: Rewriter,
+    plan: TensorPlan,
+    operator: str,
+    inputs: tuple[ir.Value, ...],
+    suffix: str,
+    **attributes: int,
+) -> ir.Value:
+    """A node right after the one that makes its first input, or at the start of the body."""
+    return rewriter.add_node_at_start(
+        plan.constant.scope,
+        operator,
+        inputs,
+        name=f"{plan.constant.value.name}_{suffix}",
+        attributes=dict(attributes),
+        after=inputs[0].producer(),
+    )

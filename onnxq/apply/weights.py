@@ -70,9 +70,7 @@ class WeightStore:
             )
         return self._stored[value, layout]
 
-    def scale(
-        self, plan: TensorPlan, shape: tuple[int, ...], *, factor: float = 1.0
-    ) -> ir.Value:
+    def scale(self, plan: TensorPlan, shape: tuple[int, ...], *, factor: float = 1.0) -> ir.Value:
         """The scales in a given shape, multiplied by ``factor``, as float32."""
         scale = parameters_of(plan).scale * np.float32(factor)
         return self._array(plan, "scale", scale.reshape(shape).astype(np.float32), factor)
@@ -99,7 +97,7 @@ class WeightStore:
         if plan.scheme is None:
             raise ValueError(f"{plan.name} has no scheme")
 
-        def compute() -> ir.Tensor:
+        def compute() -> ir.TensorProtocol:
             return ir.Tensor(np.ascontiguousarray(compute_elements(plan).transpose(layout)))
 
         tensor = ir.LazyTensor(

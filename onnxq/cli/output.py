@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from onnxq.runtime.session import Feeds
 
 NARROWEST_PIPE = 160
-"""Columns of a table that is piped into a file or another program, where nothing can be too wide."""
+"""Columns of a table that goes into a file or another program, where nothing is too wide."""
 
 
 def make_console() -> Console:

@@ -105,6 +105,11 @@ def is_matrix_transpose(node: ir.Node, tensor: ir.TensorProtocol) -> bool:
     return permutation is None or tuple(permutation.as_ints()) == (1, 0)
 
 
+def dimensions(tensor: ir.TensorProtocol) -> tuple[int, ...]:
+    """The sizes of a tensor as integers."""
+    return tuple(tensor.shape.numpy())
+
+
 def release(tensor: ir.TensorProtocol) -> None:
     """Let go of the memory map of an external tensor, so that memory stays bounded."""
     if isinstance(tensor, ir.ExternalTensor):

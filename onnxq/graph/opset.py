@@ -37,7 +37,8 @@ def raise_opset(model: ir.Model, version: int, *, where: str) -> ir.Model:
         result = ir.from_proto(converted)
     except Exception as error:  # the converter raises whatever its C++ code throws
         raise UnsupportedModelError(
-            f"{advice}, but onnx cannot convert it ({error}); export it with opset {version} or newer"
+            f"{advice}, but onnx cannot convert it ({error}); "
+            f"export it with opset {version} or newer"
         ) from error
     if not result.graph.outputs or len(result.graph.outputs) != len(model.graph.outputs):
         raise UnsupportedModelError(f"{advice}, but the converter of onnx lost outputs")

@@ -52,7 +52,8 @@ def choose_parameters(
     Returns:
         Parameters in the shape of ``minimum``. A range of width 0 gets scale 1.
 
-    >>> p = choose_parameters(np.float32([0]), np.float32([2.55]), quantized_min=0, quantized_max=255)
+    >>> p = choose_parameters(
+    ...     np.float32([0]), np.float32([2.55]), quantized_min=0, quantized_max=255)
     >>> round(float(p.scale[0]), 4), int(p.zero_point[0])
     (0.01, 0)
     >>> p = choose_parameters(

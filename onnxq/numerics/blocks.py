@@ -18,9 +18,7 @@ from onnxq.numerics.affine import (
 from onnxq.schemes import Scheme
 
 
-def quantize_blocks(
-    weight: FloatArray, scheme: Scheme
-) -> tuple[npt.NDArray[np.int32], Parameters]:
+def quantize_blocks(weight: FloatArray, scheme: Scheme) -> tuple[npt.NDArray[np.int32], Parameters]:
     """Round a matrix to nearest with one scale a block.
 
     Args:
@@ -61,11 +59,11 @@ def pack_nibbles(values: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.uint8]:
     >>> pack_nibbles(np.array([1, 2, 15])).tolist()
     [33, 15]
     """
-    nibbles = np.asarray(values).astype(np.uint8) & 0xF
+    nibbles: npt.NDArray[np.uint8] = np.asarray(values).astype(np.uint8) & np.uint8(0xF)
     if nibbles.shape[-1] % 2:
         nibbles = np.concatenate([nibbles, np.zeros_like(nibbles[..., :1])], axis=-1)
-    packed: npt.NDArray[np.uint8] = nibbles[..., 0::2] | (nibbles[..., 1::2] << 4)
-    return packed
+    high: npt.NDArray[np.uint8] = np.left_shift(nibbles[..., 1::2], np.uint8(4))
+    return np.bitwise_or(nibbles[..., 0::2], high)
 
 
 def _choose_block_parameters(padded: Array, scheme: Scheme) -> Parameters:

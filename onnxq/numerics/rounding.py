@@ -28,7 +28,8 @@ def round_keeping_sums(
     Returns:
         Integers, each one of the two neighbours of its real value, in the shape of ``steps``.
 
-    >>> round_keeping_sums(np.float32([[0.4, 0.4, 0.4]]), quantized_min=-7, quantized_max=7).tolist()
+    >>> steps = np.float32([[0.4, 0.4, 0.4]])
+    >>> round_keeping_sums(steps, quantized_min=-7, quantized_max=7).tolist()
     [[1, 0, 0]]
     """
     nearest = np.clip(np.rint(steps), quantized_min, quantized_max)

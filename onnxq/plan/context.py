@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from onnxq.graph.constants import Constant, Use, release
+from onnxq.graph.constants import Constant, Use, dimensions, release
 from onnxq.plan.options import DynamicOptions
 from onnxq.plan.selection import Labels
 from onnxq.plan.statistics import WeightStatistics, measure_weight, read_real
@@ -71,7 +71,7 @@ def describe_tensor(
     return TensorPlan(
         name=constant.name,
         dtype=constant.tensor.dtype.name.lower(),
-        shape=tuple(int(size) for size in constant.tensor.shape),
+        shape=dimensions(constant.tensor),
         size_bytes=constant.tensor.nbytes,
         scheme=scheme,
         reason=reason,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from onnxq.graph.constants import Constant, Use
+from onnxq.graph.constants import Constant, Use, dimensions
 from onnxq.plan.context import Context, describe_tensor
 from onnxq.plan.half import plan_half_tensor
 from onnxq.plan.statistics import expect_sqnr_db
@@ -64,7 +64,7 @@ def small_kernels_fit_budget(constants: list[Constant], context: Context) -> boo
         readings = [_read(use, constant, context) for use in constant.uses]
         if any(one.role is None or one.form.is_integer or not one.axes for one in readings):
             continue
-        channels = math.prod(int(constant.tensor.shape[axis]) for axis in readings[0].axes)
+        channels = _count_indices(constant, readings[0].axes)
         if constant.tensor.size // channels < FEWEST_ELEMENTS_PER_SCALE:
             extra_bytes += constant.tensor.size - 4 * channels
     all_bytes = sum(constant.tensor.nbytes for constant in constants)
@@ -90,7 +90,7 @@ def _choose_form(
 ) -> tuple[Form, str]:
     if use.node in context.refused:
         return Form.STORAGE, context.refused[use.node]
-    reasons = []
+    reasons: list[str] = []
     for form in role.forms:
         if form is Form.BLOCKED_MATMUL and context.options.weights.bits != 4:
             continue
@@ -162,7 +162,9 @@ def _plan_blocked(
     if any(reading.form is not Form.BLOCKED_MATMUL for reading in readings):
         eight_bit = [replace(one, form=_without_blocks(one)) for one in readings]
         reason = "8-bit: its readers do not all take 4-bit blocks"
-        plan = _plan_channels(constant, context, eight_bit, replace(primary, form=_without_blocks(primary)))
+        plan = _plan_channels(
+            constant, context, eight_bit, replace(primary, form=_without_blocks(primary))
+        )
         return replace(plan, reason="; ".join(filter(None, (reason, plan.reason))))
     statistics = context.measure(constant, primary.axes)
     if not statistics.is_finite:
@@ -224,8 +226,8 @@ def _refuse_asymmetric(scheme: Scheme, primary: _Reading, constant: Constant) ->
 def _reason_for_half(
     constant: Constant, scheme: Scheme, primary: _Reading, context: Context
 ) -> str | None:
-    shape = [int(size) for size in constant.tensor.shape]
-    per_scale = constant.tensor.size // math.prod(shape[axis] for axis in scheme.axes)
+    shape = dimensions(constant.tensor)
+    per_scale = constant.tensor.size // _count_indices(constant, scheme.axes)
     if scheme.axes and per_scale < FEWEST_ELEMENTS_PER_SCALE and context.keep_small_kernels:
         return f"fp16: int8 saves little with {per_scale} elements a scale"
     taps = math.prod(shape[2:])
@@ -259,10 +261,16 @@ def _refuse_storage(
     constant: Constant, scheme: Scheme, primary: _Reading, context: Context
 ) -> str | None:
     tensor = constant.tensor
-    scales = math.prod(int(tensor.shape[axis]) for axis in scheme.axes)
+    scales = _count_indices(constant, scheme.axes)
     saved = tensor.size * (tensor.dtype.itemsize - 1) - 4 * scales - STORAGE_OVERHEAD_BYTES
     if saved <= 0:
         return "too small to shrink"
     if primary.form is Form.STORAGE and tensor.nbytes > context.target.fold_limit_bytes:
         return "too large for the runtime to dequantize once, at load"
     return None
+
+
+def _count_indices(constant: Constant, axes: tuple[int, ...]) -> int:
+    """How many scales a tensor has with one for each index along ``axes``."""
+    shape = dimensions(constant.tensor)
+    return int(math.prod(shape[axis] for axis in axes))

@@ -104,7 +104,16 @@ def print_groups(console: Console, plan: Plan) -> None:
 def print_plan(console: Console, plan: Plan) -> None:
     """One row for each tensor, and the nodes that read no weight."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("node", "operator", "tensor", "shape", "what", "stored as", "dB", "why not better"):
+    for title in (
+        "node",
+        "operator",
+        "tensor",
+        "shape",
+        "what",
+        "stored as",
+        "dB",
+        "why not better",
+    ):
         table.add_column(title, overflow="fold")
     for tensor in plan.tensors:
         for use in tensor.uses:

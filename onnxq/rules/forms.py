@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
-from onnxq.graph.constants import Use, constant_tensor
+from onnxq.graph.constants import Use, constant_tensor, dimensions
 from onnxq.rules.roles import Form, is_set
 from onnxq.targets import Target
 
@@ -55,7 +55,7 @@ def refuse_integer_lstm(use: Use, tensor: ir.TensorProtocol, target: Target) -> 
         return "not all weights of the LSTM are constant"
     if is_set(use.node, "layout"):
         return "the integer kernel has no batch-first layout"
-    hidden = int(tensor.shape[1]) // 4
+    hidden = dimensions(tensor)[1] // 4
     if hidden < target.integer_lstm_min_hidden:
         return f"no gain: hidden size {hidden} is under {target.integer_lstm_min_hidden}"
     return None
@@ -97,14 +97,15 @@ def output_columns(use: Use, tensor: ir.TensorProtocol) -> int:
     axis = -1 if use.input_index == 1 else -2
     if is_set(use.node, "transB" if use.input_index == 1 else "transA") != use.transposed:
         axis = -3 - axis
-    return int(tensor.shape[axis])
+    return dimensions(tensor)[axis]
 
 
 def _refuse_size(use: Use, tensor: ir.TensorProtocol, target: Target) -> str | None:
     columns = output_columns(use, tensor)
     if columns < target.integer_matrix_min_columns:
         return f"no gain: only {columns} output columns"
-    elements = int(tensor.shape[-1]) * int(tensor.shape[-2])
+    rows, width = dimensions(tensor)[-2:]
+    elements = rows * width
     if elements < target.integer_matrix_min_elements:
         return f"no gain: only {elements} elements in the matrix"
     return None

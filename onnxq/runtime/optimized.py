@@ -60,7 +60,9 @@ def read_optimized_graph(path: Path) -> OptimizedGraph:
                 integers[node.op_type] += 1
             elif node.op_type == "DequantizeLinear" and _is_constant(node.inputs[0]):
                 constant.append(node.name or (node.outputs[0].name or "?"))
-    return OptimizedGraph(dict(sorted(floats.items())), dict(sorted(integers.items())), tuple(constant))
+    return OptimizedGraph(
+        dict(sorted(floats.items())), dict(sorted(integers.items())), tuple(constant)
+    )
 
 
 def _is_constant(value: ir.Value | None) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from onnxq.errors import RuntimeFailure
+from onnxq.errors import ExecutionError
 
 Feeds = Mapping[str, npt.NDArray[Any]]
 
@@ -77,7 +77,7 @@ class Session:
                 larger than memory; it runs slowly.
 
         Raises:
-            RuntimeFailure: it does not load.
+            ExecutionError: it does not load.
         """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -99,7 +99,7 @@ class Session:
                 str(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime raises one type per status code
-            raise RuntimeFailure(
+            raise ExecutionError(
                 f"{path}: onnxruntime cannot load it: {shorten_message(error)}"
             ) from error
         self._path = path
@@ -121,12 +121,12 @@ class Session:
         """One inference; results in the order of ``output_names``.
 
         Raises:
-            RuntimeFailure: the model rejects the feeds or fails inside.
+            ExecutionError: the model rejects the feeds or fails inside.
         """
         try:
             results: Sequence[Any] = self._session.run(None, dict(feeds))
         except Exception as error:  # as above
-            raise RuntimeFailure(
+            raise ExecutionError(
                 f"{self._path}: onnxruntime cannot run it: {shorten_message(error)}"
             ) from error
         return results

@@ -15,7 +15,7 @@ FREE_SIZES = (16, 32, 48, 64, 1, 128, 224, 8, 2)
 """Sizes to try for free axes other than the first, which is a batch of 1."""
 
 KNOWN_INTEGERS = {"mask": 1, "token_type": 0, "segment": 0}
-"""Integer inputs that are no indices, by a part of their name: everything attended to, one segment."""
+"""Integer inputs that are no indices, by a part of their name: all attended to, one segment."""
 
 
 def propose_feeds(
@@ -44,10 +44,10 @@ def _make(inputs: Sequence[InputSignature], size: int, largest_index: int) -> Fe
     for one in inputs:
         shape = []
         for axis, wanted in enumerate(one.shape):
-            chosen = int(wanted) if _is_fixed(wanted) else (1 if axis == 0 else size)
+            free = 1 if axis == 0 else size
             if isinstance(wanted, str):
-                chosen = names.setdefault(wanted, chosen)
-            shape.append(chosen)
+                free = names.setdefault(wanted, free)
+            shape.append(wanted if isinstance(wanted, int) and wanted >= 0 else free)
         dtype = np.dtype(one.dtype)
         feeds[one.name] = (
             np.full(tuple(shape), KNOWN_INTEGERS[known], dtype)

@@ -9,6 +9,8 @@ relation, and four vectors leave the file.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 
@@ -83,7 +85,9 @@ def _fold(node: ir.Node, graph: ir.Graph) -> None:
     source.name, source.shape = name, shape_of_output
 
 
-def _register(graph: ir.Graph, base: ir.Value | None, array: Array, dtype: Array) -> ir.Value:
+def _register(
+    graph: ir.Graph, base: ir.Value | None, array: Array, dtype: np.dtype[Any]
+) -> ir.Value:
     """A new initializer beside ``base``, under a name that no fold can make twice."""
     name = f"{base.name if base is not None else ''}_folded"
     while name in graph.initializers:
@@ -104,11 +108,11 @@ def _read(value: ir.Value | None) -> Array:
     return result
 
 
-def _numpy_type(value: ir.Value | None) -> Array:
+def _numpy_type(value: ir.Value | None) -> np.dtype[Any]:
     tensor = constant_tensor(value)
     if tensor is None:
         raise ValueError("not a constant")
-    result: Array = tensor.dtype.numpy()
+    result: np.dtype[Any] = tensor.dtype.numpy()
     return result
 
 

@@ -1,4 +1,4 @@
-"""The targets there are. To add one is to add a value here; `docs/targets.md` says what each means."""
+"""The targets there are. To add one is to add a value; `docs/targets.md` says what each means."""
 
 from __future__ import annotations
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxq.errors import RuntimeFailure, VerificationError
+from onnxq.errors import ExecutionError, VerificationError
 from onnxq.graph.check import find_fault
-from onnxq.graph.constants import constant_tensor
+from onnxq.graph.constants import constant_tensor, dimensions
 from onnxq.graph.scopes import iterate_scopes
 from onnxq.runtime.optimized import OptimizedGraph, read_optimized_graph
 from onnxq.runtime.session import Feeds, Session
@@ -75,7 +75,7 @@ def verify(
     Raises:
         VerificationError: the result is invalid, or fails where the float model works.
         DataError: the samples do not fit the model.
-        RuntimeFailure: the float model cannot run on the samples given.
+        ExecutionError: the float model cannot run on the samples given.
     """
     notes = list(_check(float_path, quantized_path))
     if data is None and size_bytes > LARGEST_COMPARED_BYTES:
@@ -91,7 +91,7 @@ def verify(
         )
     try:
         reference = Session(float_path)
-    except RuntimeFailure as error:
+    except ExecutionError as error:
         notes.append(f"the float model does not load: {error}")
         return Verification("not run", 0, (), optimized, tuple(notes))
     comparison = Comparison(reference, quantized)
@@ -102,15 +102,13 @@ def verify(
             comparison.add(feeds)
     else:
         label = _run_synthetic(reference, comparison, largest_index)
-    return Verification(
-        label, comparison.samples, comparison.results(), optimized, tuple(notes)
-    )
+    return Verification(label, comparison.samples, comparison.results(), optimized, tuple(notes))
 
 
 def find_largest_index(model: ir.Model) -> int:
     """Smallest table that the model looks up with Gather: made-up indices stay below its rows."""
     rows = [
-        int(tensor.shape[0])
+        dimensions(tensor)[0]
         for scope in iterate_scopes(model)
         for node in scope.graph
         if node.op_type == "Gather"
@@ -149,10 +147,10 @@ def _open_quantized(
 ) -> Session:
     try:
         return Session(quantized_path, optimized_path=optimized_path, mapped=mapped)
-    except RuntimeFailure as error:
+    except ExecutionError as error:
         try:
             Session(float_path)
-        except RuntimeFailure as original:
+        except ExecutionError as original:
             raise original from None
         raise VerificationError(
             f"the float model loads, the quantized one does not: {error}"
@@ -163,7 +161,7 @@ def _run_synthetic(reference: Session, comparison: Comparison, largest_index: in
     for feeds in propose_feeds(reference.inputs, largest_index):
         try:
             reference.run(feeds)
-        except RuntimeFailure:
+        except ExecutionError:
             continue
         comparison.add(feeds)
         return "synthetic inputs"

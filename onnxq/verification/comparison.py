@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxq.errors import RuntimeFailure, VerificationError
+from onnxq.errors import ExecutionError, VerificationError
 from onnxq.numerics.metrics import ErrorAccumulator
 from onnxq.runtime.session import Feeds, Session
 
@@ -53,13 +53,13 @@ class Comparison:
         """Run both models on one sample.
 
         Raises:
-            RuntimeFailure: the float model cannot run on it.
+            ExecutionError: the float model cannot run on it.
             VerificationError: the quantized model cannot, or gives another shape, NaN or Inf.
         """
         expected = self._reference.run(feeds)
         try:
             measured = self._quantized.run(feeds)
-        except RuntimeFailure as error:
+        except ExecutionError as error:
             raise VerificationError(
                 f"the float model runs, the quantized one does not: {error}"
             ) from error
