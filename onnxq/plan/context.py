@@ -25,7 +25,7 @@ class Context:
         options: what the user asked.
         labels: readable names of nodes.
         excluded: nodes left out by a selector, with the reason.
-        keep_small_kernels: store kernels of few elements as fp16 rather than int8.
+        keep_small_kernels: give kernels of few elements more bits.
         refused: nodes that cannot take an integer form after all, with the reason.
     """
 

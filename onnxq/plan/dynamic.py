@@ -9,10 +9,11 @@ import onnx_ir as ir
 from onnxq.graph.constants import FLOAT_TYPES, Constant, constant_tensor, iterate_constants
 from onnxq.graph.scopes import iterate_scopes
 from onnxq.plan.context import Context
-from onnxq.plan.half import plan_half_tensor
-from onnxq.plan.integer import plan_integer_tensor, small_kernels_fit_budget
+from onnxq.plan.half import plan_half_model_tensor
+from onnxq.plan.integer import plan_integer_tensor
 from onnxq.plan.options import DynamicOptions
 from onnxq.plan.selection import Labels, find_excluded_nodes, label_nodes
+from onnxq.plan.small_kernels import HALF_BUDGET, INTEGER_BUDGET, fit_budget
 from onnxq.plan.types import Plan, SkippedNode, TensorPlan
 from onnxq.rules.roles import WEIGHT_ROLES, Form
 from onnxq.targets import Target
@@ -40,7 +41,7 @@ def plan_dynamic(model: ir.Model, target: Target, options: DynamicOptions) -> Pl
         if constant.tensor.dtype in FLOAT_TYPES and constant.value.uses()
     ]
     worthwhile = [one for one in used if one.tensor.size >= SMALLEST_TENSOR_ELEMENTS]
-    context = replace(context, keep_small_kernels=small_kernels_fit_budget(worthwhile, context))
+    context = replace(context, keep_small_kernels=_keeps_small_kernels(worthwhile, options))
     tensors = [_plan_tensor(constant, context) for constant in worthwhile]
     while refused := _find_incomplete_nodes(tensors):
         context.refused.update(refused)
@@ -56,12 +57,18 @@ def plan_dynamic(model: ir.Model, target: Target, options: DynamicOptions) -> Pl
     )
 
 
+def _keeps_small_kernels(constants: list[Constant], options: DynamicOptions) -> bool:
+    if options.weights.is_half:
+        return fit_budget(constants, extra_bytes_per_element=2, budget=HALF_BUDGET)
+    return fit_budget(constants, extra_bytes_per_element=1, budget=INTEGER_BUDGET)
+
+
 def _plan_tensor(constant: Constant, context: Context) -> TensorPlan:
     reason = _reason_to_leave(constant, context)
     if reason is not None:
         return context.leave(constant, reason)
     if context.options.weights.is_half:
-        return plan_half_tensor(constant, context, context.options.weights)
+        return plan_half_model_tensor(constant, context)
     return plan_integer_tensor(constant, context)
 
 

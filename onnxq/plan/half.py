@@ -5,6 +5,7 @@ from __future__ import annotations
 from onnxq.graph.constants import Constant, release
 from onnxq.numerics.half import reason_half_does_not_fit
 from onnxq.plan.context import Context, describe_tensor
+from onnxq.plan.small_kernels import is_small_kernel
 from onnxq.plan.statistics import read_real
 from onnxq.plan.types import TensorPlan, UsePlan
 from onnxq.rules.forms import refuse_lookup
@@ -13,6 +14,20 @@ from onnxq.schemes import Scheme, WeightType
 
 HALF_OVERHEAD_BYTES = 100
 """A Cast node with its names, in the file."""
+
+
+SMALLEST_OPERAND_ELEMENTS = 4096
+"""Constants that are no weights (tables, masks, biases) keep their precision below this size."""
+
+
+def plan_half_model_tensor(constant: Constant, context: Context) -> TensorPlan:
+    """Decide about a tensor of a model whose weights shall all become 16-bit floats."""
+    has_role = any(find_role(use.node, use.input_index) is not None for use in constant.uses)
+    if not has_role and constant.tensor.size < SMALLEST_OPERAND_ELEMENTS:
+        return context.leave(constant, "no weight of a layer (bias, table or factor)")
+    if context.keep_small_kernels and is_small_kernel(constant):
+        return context.leave(constant, "a small kernel, which 16 bits would hurt and hardly shrink")
+    return plan_half_tensor(constant, context, context.options.weights)
 
 
 def plan_half_tensor(

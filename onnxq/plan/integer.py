@@ -9,27 +9,16 @@ import onnx_ir as ir
 
 from onnxq.graph.constants import Constant, Use, dimensions
 from onnxq.plan.context import Context, describe_tensor
-from onnxq.plan.half import plan_half_tensor
+from onnxq.plan.half import SMALLEST_OPERAND_ELEMENTS, plan_half_tensor
+from onnxq.plan.small_kernels import is_small_kernel
 from onnxq.plan.statistics import expect_sqnr_db
 from onnxq.plan.types import TensorPlan, UsePlan
 from onnxq.rules.forms import FORM_CHECKS
 from onnxq.rules.roles import Form, WeightRole, find_role, is_set
 from onnxq.schemes import Scheme, WeightType
 
-SMALLEST_OPERAND_ELEMENTS = 4096
-"""Constants that are no weights (tables, masks, biases) keep their precision below this size."""
-
 STORAGE_OVERHEAD_BYTES = 160
 """Two nodes with their names and a scale tensor, in the file."""
-
-FEWEST_ELEMENTS_PER_SCALE = 33
-"""With up to 32 elements a channel (depthwise kernels, mostly) fp16 takes at most 1.8 times the
-bytes of int8 and its scales."""
-
-SMALL_KERNEL_BUDGET = 0.02
-"""Share of the bytes of all weights that fp16 for such small kernels may cost. Within it they gain
-1.7 dB on efficientnet_lite0 and 3.2 dB on ppocr_v4_det; on ppocr_cls, where they are most of the
-file, they would cost a fifth of the compression."""
 
 
 @dataclass(frozen=True)
@@ -55,20 +44,6 @@ def plan_integer_tensor(constant: Constant, context: Context) -> TensorPlan:
     if any(reading.form is Form.BLOCKED_MATMUL for reading in readings):
         return _plan_blocked(constant, context, readings, primary)
     return _plan_channels(constant, context, readings, primary)
-
-
-def small_kernels_fit_budget(constants: list[Constant], context: Context) -> bool:
-    """Whether fp16 for all kernels of few elements costs little of the model."""
-    extra_bytes = 0
-    for constant in constants:
-        readings = [_read(use, constant, context) for use in constant.uses]
-        if any(one.role is None or one.form.is_integer or not one.axes for one in readings):
-            continue
-        channels = _count_indices(constant, readings[0].axes)
-        if constant.tensor.size // channels < FEWEST_ELEMENTS_PER_SCALE:
-            extra_bytes += constant.tensor.size - 4 * channels
-    all_bytes = sum(constant.tensor.nbytes for constant in constants)
-    return extra_bytes <= SMALL_KERNEL_BUDGET * all_bytes
 
 
 def _read(use: Use, constant: Constant, context: Context) -> _Reading:
@@ -227,8 +202,8 @@ def _reason_for_half(
     constant: Constant, scheme: Scheme, primary: _Reading, context: Context
 ) -> str | None:
     shape = dimensions(constant.tensor)
-    per_scale = constant.tensor.size // _count_indices(constant, scheme.axes)
-    if scheme.axes and per_scale < FEWEST_ELEMENTS_PER_SCALE and context.keep_small_kernels:
+    if scheme.axes and context.keep_small_kernels and is_small_kernel(constant):
+        per_scale = constant.tensor.size // _count_indices(constant, scheme.axes)
         return f"fp16: int8 saves little with {per_scale} elements a scale"
     taps = math.prod(shape[2:])
     if (
