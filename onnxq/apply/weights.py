@@ -6,6 +6,7 @@ memory stays a few times the largest tensor whatever the size of the model.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from onnxq.numerics.affine import Array, Parameters, quantize
 from onnxq.numerics.half import to_half
 from onnxq.numerics.rounding import round_keeping_sums
 from onnxq.plan import TensorPlan
-from onnxq.plan.statistics import read_real, resolve_parameters
+from onnxq.plan.statistics import resolve_parameters, widen
 from onnxq.rules.roles import Form
 from onnxq.schemes import WeightType
 
@@ -33,6 +34,9 @@ DATA_TYPES = {
 }
 
 Layout = tuple[int, ...]
+
+STRETCH_ELEMENTS = 1 << 18
+"""Elements rounded at a time: a few copies of them fit the cache of one core."""
 
 
 class WeightStore:
@@ -120,37 +124,60 @@ def parameters_of(plan: TensorPlan) -> Parameters:
 
 
 def compute_elements(plan: TensorPlan) -> Array:
-    """The stored elements of a planned tensor, in the axes of the float tensor."""
+    """The stored elements of a planned tensor, in the axes of the float tensor.
+
+    Works on one stretch of channels after the other, so that besides the tensor and the result only
+    a few megabytes are in memory.
+    """
     if plan.scheme is None:
         raise ValueError(f"{plan.name} has no scheme")
-    real = read_real(plan.constant.tensor)
-    if plan.scheme.type.is_half:
-        result = to_half(real, plan.scheme.type)
-    else:
-        low, high = plan.scheme.range
-        parameters = parameters_of(plan)
-        if plan.best_form is Form.LOOKUP:
-            # A lookup reads one row at a time: there is no sum over it to keep.
-            rounded = quantize(real, parameters, quantized_min=low, quantized_max=high)
-        else:
-            rounded = _round_channels(real, parameters, plan.channel_axes, low, high)
-        result = rounded.astype(DATA_TYPES[plan.scheme.type].numpy())
-    release(plan.constant.tensor)
-    return result
-
-
-def _round_channels(
-    real: Array, parameters: Parameters, axes: tuple[int, ...], low: int, high: int
-) -> Array:
-    steps = real / parameters.scale.astype(real.dtype)
-    if parameters.has_zero_point:
-        steps += parameters.zero_point
+    real = plan.constant.tensor.numpy()
+    # A lookup reads one row at a time: there is no sum over it to keep.
+    keeps_sums = not plan.scheme.type.is_half and plan.best_form is not Form.LOOKUP
+    axes = plan.channel_axes if keeps_sums else ()
     order = (*axes, *(axis for axis in range(real.ndim) if axis not in axes))
-    moved = steps.transpose(order)
-    channels = int(np.prod([real.shape[axis] for axis in axes]))
-    rounded = round_keeping_sums(
-        np.ascontiguousarray(moved).reshape(channels, -1), quantized_min=low, quantized_max=high
-    )
-    inverse = np.argsort(order)
-    result: Array = rounded.reshape(moved.shape).transpose(inverse)
-    return result
+    source = real.transpose(order)
+    result = np.empty(source.shape, DATA_TYPES[plan.scheme.type].numpy())
+    if plan.scheme.type.is_half:
+        for part in _stretches(source.shape):
+            result[part] = to_half(source[part], plan.scheme.type)
+    else:
+        parameters = parameters_of(plan)
+        for part in _stretches(source.shape):
+            result[part] = _round(source, part, parameters, plan, order, len(axes))
+    release(plan.constant.tensor)
+    return result.transpose(np.argsort(order))
+
+
+def _round(
+    source: Array,
+    part: slice,
+    parameters: Parameters,
+    plan: TensorPlan,
+    order: Layout,
+    channel_axes: int,
+) -> Array:
+    """The integers of one stretch; the first ``channel_axes`` axes of ``source`` are channels."""
+    low, high = plan.scheme.range if plan.scheme is not None else (0, 0)
+    real = widen(source[part])
+    scale, zero_point = parameters.scale.transpose(order), parameters.zero_point.transpose(order)
+    if scale.shape[0] > 1:
+        scale, zero_point = scale[part], zero_point[part]
+    if not channel_axes:
+        own = Parameters(scale, zero_point)
+        return quantize(real, own, quantized_min=low, quantized_max=high)
+    steps = real / scale.astype(real.dtype)
+    if parameters.has_zero_point:
+        steps += zero_point
+    channels = int(np.prod(steps.shape[:channel_axes]))
+    rows = np.ascontiguousarray(steps).reshape(channels, -1)
+    rounded = round_keeping_sums(rows, quantized_min=low, quantized_max=high)
+    return rounded.reshape(steps.shape)
+
+
+def _stretches(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Slices along the first axis that hold about ``STRETCH_ELEMENTS`` elements each."""
+    row = max(1, int(np.prod(shape[1:])))
+    step = max(1, STRETCH_ELEMENTS // row)
+    for start in range(0, shape[0], step):
+        yield slice(start, start + step)

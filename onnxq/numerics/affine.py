@@ -87,8 +87,9 @@ def quantize(
     >>> quantize(np.float32([0.25, 0.75, -9]), p, quantized_min=-8, quantized_max=7).tolist()
     [0, 2, -8]
     """
-    steps = np.rint(real / parameters.scale) + parameters.zero_point
-    return np.clip(steps, quantized_min, quantized_max).astype(np.int32)
+    steps = np.rint(real / parameters.scale)
+    steps += parameters.zero_point
+    return np.clip(steps, quantized_min, quantized_max, out=steps).astype(np.int32)
 
 
 def dequantize(quantized: npt.NDArray[np.integer[Any]], parameters: Parameters) -> FloatArray:

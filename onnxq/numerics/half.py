@@ -6,12 +6,15 @@ import ml_dtypes
 import numpy as np
 
 from onnxq.numerics.affine import Array, FloatArray
-from onnxq.numerics.metrics import sqnr_db
+from onnxq.numerics.metrics import ErrorAccumulator
 from onnxq.schemes import WeightType
 
 LOWEST_HALF_SQNR_DB = {WeightType.FP16: 60.0, WeightType.BF16: 45.0}
 """A normal tensor reaches 73 dB in fp16 and 55 dB in bf16 (11 and 8 significant bits);
 less means that part of it fell below the smallest number of the type."""
+
+STRETCH_ELEMENTS = 1 << 18
+"""Elements looked at in one go, to keep memory small."""
 
 
 def to_half(real: FloatArray, weight_type: WeightType) -> Array:
@@ -35,14 +38,16 @@ def reason_half_does_not_fit(real: FloatArray, weight_type: WeightType) -> str |
     >>> reason_half_does_not_fit(np.float32([1e6]), WeightType.BF16) is None
     True
     """
-    values = np.asarray(real)
-    half = to_half(values, weight_type).astype(values.dtype)
-    finite = np.isfinite(values)
-    if not np.array_equal(finite, np.isfinite(half)):
-        largest = float(np.abs(values[finite]).max())
-        limit = "65504" if weight_type is WeightType.FP16 else "3.39e38"
-        return f"largest value {largest:.3g} is beyond {weight_type.value} ({limit})"
-    reached = sqnr_db(values[finite], half[finite])
-    if reached < LOWEST_HALF_SQNR_DB[weight_type]:
-        return f"values too small for {weight_type.value}: only {reached:.0f} dB would be left"
+    flat = np.asarray(real).reshape(-1)
+    error = ErrorAccumulator()
+    for start in range(0, flat.size, STRETCH_ELEMENTS):
+        values = flat[start : start + STRETCH_ELEMENTS]
+        half = to_half(values, weight_type).astype(values.dtype)
+        error.add(values, half)
+        if error.non_finite:
+            largest = float(np.abs(values[np.isfinite(values)]).max())
+            limit = "65504" if weight_type is WeightType.FP16 else "3.39e38"
+            return f"largest value {largest:.3g} is beyond {weight_type.value} ({limit})"
+    if error.sqnr_db < LOWEST_HALF_SQNR_DB[weight_type]:
+        return f"values too small for {weight_type.value}: {error.sqnr_db:.0f} dB would be left"
     return None

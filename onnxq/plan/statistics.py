@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.numerics.affine import Array, FloatArray, Parameters, choose_parameters
-from onnxq.numerics.metrics import expected_sqnr_db
+from onnxq.numerics.metrics import expected_sqnr_db, sum_of_products
 from onnxq.schemes import Scheme
 
 
@@ -35,10 +35,12 @@ class WeightStatistics:
 
 def read_real(tensor: ir.TensorProtocol) -> Array:
     """The elements as an array that numpy can calculate with: 16-bit floats become float32."""
-    array = tensor.numpy()
-    if array.dtype in (np.float32, np.float64):
-        return array
-    return array.astype(np.float32)
+    return widen(tensor.numpy())
+
+
+def widen(array: Array) -> Array:
+    """16-bit floats as float32; wider ones as they are."""
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
 
 
 def measure_weight(real: Array, axes: tuple[int, ...]) -> WeightStatistics:
@@ -46,7 +48,7 @@ def measure_weight(real: Array, axes: tuple[int, ...]) -> WeightStatistics:
     reduced = tuple(axis for axis in range(real.ndim) if axis not in axes)
     flat = real.reshape(-1)
     with np.errstate(over="ignore", invalid="ignore"):
-        power = float(np.dot(flat, flat)) / max(1, flat.size)
+        power = sum_of_products(flat, flat) / max(1, flat.size)
     return WeightStatistics(
         minimum=real.min(axis=reduced, keepdims=True),
         maximum=real.max(axis=reduced, keepdims=True),

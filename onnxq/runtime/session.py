@@ -82,6 +82,8 @@ class Session:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = _FATAL_ONLY
+        # Threads that spin between operators would take processor time from whatever runs beside.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if mapped:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
             options.add_session_config_entry("session.disable_prepacking", "1")

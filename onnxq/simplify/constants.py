@@ -12,7 +12,6 @@ from collections.abc import Hashable
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx.reference import ReferenceEvaluator
 
 from onnxq.graph.constants import constant_tensor
 from onnxq.graph.scopes import Scope, iterate_scopes
@@ -115,6 +114,9 @@ def _tensor(value: ir.Value) -> ir.TensorProtocol:
 
 
 def _evaluate(node: ir.Node, opset: int) -> list[Array]:
+    # Importing the evaluator takes longer than quantizing a small model; most need no folding.
+    from onnx.reference import ReferenceEvaluator
+
     names = [f"i{index}" if value is not None else "" for index, value in enumerate(node.inputs)]
     feeds = {
         name: tensor.numpy()
