@@ -87,4 +87,12 @@ class VerificationError(OnnxqError):
 
 
 class ExecutionError(OnnxqError):
-    """onnxruntime could not load or run a model."""
+    """onnxruntime could not load or run a model.
+
+    Attributes:
+        reason: what onnxruntime says, without the path of the model.
+    """
+
+    def __init__(self, message: str, *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason

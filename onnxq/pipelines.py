@@ -11,7 +11,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from onnxq.apply import apply_plan
-from onnxq.errors import AlreadyQuantizedError, NothingToQuantizeError
+from onnxq.errors import AlreadyQuantizedError, InvalidModelError, NothingToQuantizeError
 from onnxq.graph.files import ModelFile, load_model
 from onnxq.graph.opset import raise_opset
 from onnxq.graph.output import check_output, publish, stage_output, write_model
@@ -19,9 +19,10 @@ from onnxq.plan import DynamicOptions, Plan, plan_dynamic
 from onnxq.plan.requirements import required_ir_version, required_opset
 from onnxq.rules.quantized import find_quantization
 from onnxq.runtime.session import Feeds
+from onnxq.samples import SampleFolder
 from onnxq.simplify import simplify
 from onnxq.targets import Target
-from onnxq.verification import Track, Verification, find_largest_index, verify
+from onnxq.verification import Track, Verification, find_hints, verify
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,13 @@ def run_dynamic(
     Raises:
         OnnxqError: any of its kinds; then no output file exists.
     """
+    if not source.name:
+        raise InvalidModelError("'': no such file; name the .onnx file")
     destination = output or default_output(source, options)
     if not dry_run:
         check_output(source, destination, force=force)
+    if data is not None:
+        SampleFolder.open(data)
     file = open_float_model(source, keep_metadata=keep_metadata)
     model, plan = plan_with_opset(file, target, options)
     if not plan.changes:
@@ -101,7 +106,7 @@ def run_dynamic(
     float_opset = file.model.opset_imports[""]
     size_bytes, verification = None, None
     if not dry_run:
-        largest_index = find_largest_index(model)
+        hints = find_hints(model)
         apply_plan(model, plan, target)
         with stage_output(destination) as staged:
             write_model(
@@ -110,11 +115,15 @@ def run_dynamic(
                 force=force,
             )
             size_bytes = staged.size_bytes()
+            if size_bytes >= file.size_bytes:
+                raise NothingToQuantizeError(
+                    f"{source}: would not get smaller ({file.size_bytes} -> {size_bytes} bytes)"
+                )
             verification = verify(
                 source,
                 staged.staged_path,
                 data=data,
-                largest_index=largest_index,
+                hints=hints,
                 size_bytes=file.size_bytes,
                 track=track or _pass_through,
             )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxq.apply.integer_matmul import add_gemm_bias, float_attribute, weight_layout
+from onnxq.apply.integer_matmul import add_gemm_bias, weight_layout
 from onnxq.apply.rewriter import Job, Rewriter
 from onnxq.apply.weights import DATA_TYPES
+from onnxq.graph.attributes import float_attribute
 from onnxq.graph.constants import release
 from onnxq.graph.scopes import Scope
-from onnxq.numerics.affine import Array, Parameters
+from onnxq.numerics.affine import Array
 from onnxq.numerics.blocks import pack_nibbles, quantize_blocks
 from onnxq.plan.statistics import read_real
 from onnxq.rules.roles import MICROSOFT
@@ -27,21 +28,16 @@ def rewrite_blocked_matmul(rewriter: Rewriter, jobs: list[Job]) -> None:
     """Replace a MatMul or Gemm node by MatMulNBits, or by a blocked DequantizeLinear and MatMul."""
     (job,) = jobs
     node, plan = job.use.node, job.tensor
-    activation, scheme = node.inputs[0], plan.scheme
-    if activation is None or scheme is None:
-        raise ValueError(f"node '{node.name}' has no activation or no scheme")
+    activation = node.inputs[0]
+    if activation is None:
+        raise ValueError(f"node '{node.name}' has no activation")
     dtype, name = plan.constant.tensor.dtype, node.name or node.op_type.lower()
-    weight = _read_matrix(job)
-    quantized, parameters = quantize_blocks(weight, scheme)
     if dtype != ir.DataType.FLOAT:
         activation = rewriter.cast(node, activation, ir.DataType.FLOAT, name=f"{name}_float")
     if rewriter.target.contrib_operators:
-        product = _add_nbits(rewriter, job, activation, weight.shape, quantized, parameters)
+        product = _add_nbits(rewriter, job, activation)
     else:
-        rows = weight.shape[0]
-        table = _add_dequantize(
-            rewriter, job, quantized.reshape(-1, weight.shape[1])[:rows], parameters
-        )
+        table = _add_dequantize(rewriter, job)
         (product,) = rewriter.add_node(node, "MatMul", (activation, table), name=f"{name}_product")
     if dtype != ir.DataType.FLOAT:
         product = rewriter.cast(node, product, dtype, name=f"{name}_narrowed")
@@ -53,57 +49,66 @@ def _read_matrix(job: Job) -> Array:
     real = read_real(job.tensor.constant.tensor).transpose(weight_layout(job))
     alpha = float_attribute(job.use.node, "alpha", 1.0)
     result = np.ascontiguousarray(real, np.float32) * np.float32(alpha)
+    del real
     release(job.tensor.constant.tensor)
     return result
 
 
-def _add_nbits(
-    rewriter: Rewriter,
-    job: Job,
-    activation: ir.Value,
-    shape: tuple[int, ...],
-    quantized: Array,
-    parameters: Parameters,
-) -> ir.Value:
+def _add_nbits(rewriter: Rewriter, job: Job, activation: ir.Value) -> ir.Value:
     node, plan = job.use.node, job.tensor
-    scope, base = plan.constant.scope, plan.constant.value.name
-    scheme = _scheme_of(job)
-    offset = STORED_MIDPOINT if scheme.type.is_signed else 0
-    # [blocks, block_size, N] -> [N, blocks, block_size], two to a byte.
-    packed = pack_nibbles((quantized + offset).transpose(2, 0, 1))
-    inputs = [
-        activation,
-        rewriter.add_array(scope, packed, name=f"{base}_quantized"),
-        rewriter.add_array(
-            scope, np.ascontiguousarray(parameters.scale[:, 0, :].T), name=f"{base}_scale"
-        ),
-    ]
-    zero_point = parameters.zero_point[:, 0, :].T + offset
-    if np.any(zero_point != STORED_MIDPOINT):
-        inputs.append(
-            rewriter.add_array(scope, pack_nibbles(zero_point), name=f"{base}_zero_point")
-        )
+    layout = weight_layout(job)
+    key = (plan.constant.value, layout, float_attribute(node, "alpha", 1.0))
+    weight = rewriter.weights.share_packed(key, lambda: _pack(rewriter, job))
     attributes = {
-        "K": shape[0],
-        "N": shape[1],
+        "K": plan.shape[layout[0]],
+        "N": plan.shape[layout[1]],
         "bits": 4,
-        "block_size": quantized.shape[1],
+        "block_size": _scheme_of(job).block_size,
         "accuracy_level": ACCURACY_LEVEL,
     }
     name = f"{node.name or node.op_type.lower()}_product"
     return rewriter.add_node(
-        node, "MatMulNBits", inputs, name=name, attributes=attributes, domain=MICROSOFT
+        node,
+        "MatMulNBits",
+        [activation, *weight],
+        name=name,
+        attributes=attributes,
+        domain=MICROSOFT,
     )[0]
 
 
-def _add_dequantize(
-    rewriter: Rewriter, job: Job, quantized: Array, parameters: Parameters
-) -> ir.Value:
-    node, plan = job.use.node, job.tensor
-    scope, base = plan.constant.scope, plan.constant.value.name
+def _pack(rewriter: Rewriter, job: Job) -> tuple[ir.Value, ...]:
+    """The weight as MatMulNBits reads it: elements, scales and, where needed, zero points."""
+    scope, base = job.tensor.constant.scope, job.tensor.constant.value.name
     scheme = _scheme_of(job)
+    quantized, parameters = quantize_blocks(_read_matrix(job), scheme)
+    offset = STORED_MIDPOINT if scheme.type.is_signed else 0
+    # [blocks, block_size, N] -> [N, blocks, block_size], two to a byte.
+    packed = pack_nibbles((quantized + offset).transpose(2, 0, 1))
+    scale = np.ascontiguousarray(parameters.scale[:, 0, :].T)
     inputs = [
-        _add_packed(rewriter, scope, quantized, scheme, f"{base}_quantized"),
+        rewriter.add_array(scope, packed, name=f"{base}_{scheme.type.value}"),
+        rewriter.add_array(scope, scale, name=f"{base}_scale"),
+    ]
+    zero_point = parameters.zero_point[:, 0, :].T + offset
+    if np.any(zero_point != STORED_MIDPOINT):
+        array = pack_nibbles(zero_point)
+        inputs.append(rewriter.add_array(scope, array, name=f"{base}_zero_point"))
+    return tuple(inputs)
+
+
+def _add_dequantize(rewriter: Rewriter, job: Job) -> ir.Value:
+    """A blocked DequantizeLinear, which onnxruntime turns into the same kernel.
+
+    It does so only with constants in the body of the node itself.
+    """
+    node, base = job.use.node, job.tensor.constant.value.name
+    scope, scheme = rewriter.scope_of(node), _scheme_of(job)
+    weight = _read_matrix(job)
+    blocks, parameters = quantize_blocks(weight, scheme)
+    quantized = blocks.reshape(-1, weight.shape[1])[: weight.shape[0]]
+    inputs = [
+        _add_packed(rewriter, scope, quantized, scheme, f"{base}_{scheme.type.value}"),
         rewriter.add_array(scope, parameters.scale[:, 0, :], name=f"{base}_scale"),
     ]
     if parameters.has_zero_point:

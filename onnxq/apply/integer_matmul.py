@@ -13,8 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.apply.rewriter import Job, Rewriter
+from onnxq.graph.attributes import float_attribute, is_set
 from onnxq.graph.constants import constant_tensor
-from onnxq.rules.roles import is_set
 
 
 def rewrite_integer_matmul(rewriter: Rewriter, jobs: list[Job]) -> None:
@@ -29,13 +29,17 @@ def rewrite_integer_matmul(rewriter: Rewriter, jobs: list[Job]) -> None:
     activation = node.inputs[1 - job.use.input_index]
     if activation is None:
         raise ValueError(f"node '{node.name}' has no activation")
+    # A Gemm is of rank 2; a MatMul whose constant is on the left has an activation of known rank.
+    rank = 2 if node.op_type == "Gemm" or activation.shape is None else len(activation.shape)
     if _must_transpose(node, on_left=on_left):
-        activation = transpose_last_axes(rewriter, node, activation, f"{name}_input_transposed")
+        transposed = f"{name}_input_transposed"
+        activation = transpose_last_axes(rewriter, node, activation, transposed, rank=rank)
     product = _multiply(rewriter, job, activation, name)
     if dtype != ir.DataType.FLOAT:
         product = rewriter.cast(node, product, dtype, name=f"{name}_narrowed")
     if on_left:
-        product = transpose_last_axes(rewriter, node, product, f"{name}_output_transposed")
+        transposed = f"{name}_output_transposed"
+        product = transpose_last_axes(rewriter, node, product, transposed, rank=rank)
     rewriter.replace(node, (add_gemm_bias(rewriter, node, product, dtype),))
 
 
@@ -60,23 +64,14 @@ def add_gemm_bias(
     return rewriter.add_node(node, "Add", (product, bias), name=f"{name}_biased")[0]
 
 
-def float_attribute(node: ir.Node, name: str, default: float) -> float:
-    """A float attribute or its default."""
-    attribute = node.attributes.get(name)
-    return default if attribute is None else attribute.as_float()
-
-
 def transpose_last_axes(
-    rewriter: Rewriter, before: ir.Node, value: ir.Value, name: str
+    rewriter: Rewriter, before: ir.Node, value: ir.Value, name: str, *, rank: int
 ) -> ir.Value:
-    """Swap the last two axes of an activation; without a known rank, of a matrix."""
-    rank = 2 if value.shape is None else len(value.shape)
+    """Swap the last two axes of an activation."""
     permutation = [*range(rank - 2), rank - 1, rank - 2]
-    (result,) = rewriter.add_node(
+    return rewriter.add_node(
         before, "Transpose", (value,), name=name, attributes={"perm": permutation}
-    )
-    result.shape = None if value.shape is None else ir.Shape([value.shape[a] for a in permutation])
-    return result
+    )[0]
 
 
 def weight_layout(job: Job) -> tuple[int, ...]:

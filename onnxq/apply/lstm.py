@@ -9,6 +9,17 @@ from onnxq.apply.rewriter import Job, Rewriter
 from onnxq.apply.weights import DATA_TYPES, parameters_of
 from onnxq.rules.roles import MICROSOFT
 
+LSTM_ATTRIBUTES = frozenset(
+    {
+        "activation_alpha",
+        "activation_beta",
+        "activations",
+        "clip",
+        "direction",
+        "hidden_size",
+        "input_forget",
+    }
+)
 _FLOAT_INPUTS = 8
 _WEIGHT_LAYOUT = (0, 2, 1)
 
@@ -28,7 +39,10 @@ def rewrite_lstm(rewriter: Rewriter, jobs: list[Job]) -> None:
         "DynamicQuantizeLSTM",
         [*inputs, *extra],
         name=f"{node.name or 'lstm'}_integers",
-        attributes=dict(node.attributes),
+        # Left out is ``layout``, which this operator does not have (0 was its only legal value).
+        attributes={
+            name: value for name, value in node.attributes.items() if name in LSTM_ATTRIBUTES
+        },
         domain=MICROSOFT,
         outputs=len(node.outputs),
     )

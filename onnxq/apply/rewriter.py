@@ -109,7 +109,7 @@ class Rewriter:
         """A new constant: an initializer, or a Constant node where a function has none."""
         unique = self.names.new_value(name)
         tensor.name = unique
-        if scope.in_function:
+        if not scope.has_initializers:
             value = self.add_node_at_start(
                 scope, "Constant", (), name=unique, attributes={"value": tensor}
             )
@@ -174,12 +174,11 @@ class Rewriter:
     def finish(self) -> None:
         """Remove what nothing reads any more, and import the domains that are used now."""
         remove_unused(self.model)
-        if not self._uses_contrib:
-            return
-        for function in self.model.functions.values():
-            if any(graph is function.graph for graph in self._uses_contrib):
+        for graph in self._uses_contrib:
+            function = self._scopes[graph].function
+            if function is not None:
                 function.opset_imports.setdefault(MICROSOFT, 1)
-        self.model.opset_imports.setdefault(MICROSOFT, 1)
+            self.model.opset_imports.setdefault(MICROSOFT, 1)
 
     def _make_node(
         self,

@@ -6,7 +6,7 @@ memory stays a few times the largest tensor whatever the size of the model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,6 +46,7 @@ class WeightStore:
         self._rewriter = rewriter
         self._stored: dict[tuple[ir.Value, Layout], ir.Value] = {}
         self._layouts: dict[ir.Value, Layout] = {}
+        self._packed: dict[Hashable, tuple[ir.Value, ...]] = {}
         self._arrays: dict[tuple[Any, ...], ir.Value] = {}
 
     def elements(self, plan: TensorPlan, layout: Layout, *, preferred: bool = False) -> ir.Value:
@@ -73,6 +74,14 @@ class WeightStore:
                 after=self._stored[value, stored].producer(),
             )
         return self._stored[value, layout]
+
+    def share_packed(
+        self, key: Hashable, make: Callable[[], tuple[ir.Value, ...]]
+    ) -> tuple[ir.Value, ...]:
+        """The constants that ``make`` adds, added once for each key."""
+        if key not in self._packed:
+            self._packed[key] = make()
+        return self._packed[key]
 
     def scale(self, plan: TensorPlan, shape: tuple[int, ...], *, factor: float = 1.0) -> ir.Value:
         """The scales in a given shape, multiplied by ``factor``, as float32."""
@@ -145,6 +154,8 @@ def compute_elements(plan: TensorPlan) -> Array:
         parameters = parameters_of(plan)
         for part in _stretches(source.shape):
             result[part] = _round(source, part, parameters, plan, order, len(axes))
+    # The memory map can only be closed once no array looks into it.
+    del real, source
     release(plan.constant.tensor)
     return result.transpose(np.argsort(order))
 

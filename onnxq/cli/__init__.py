@@ -7,6 +7,7 @@ Only click is imported at start; each command imports what it needs when it runs
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from types import FrameType
@@ -14,7 +15,7 @@ from typing import NoReturn
 
 import click
 
-from onnxq.errors import EXIT_INTERRUPTED, OnnxqError
+from onnxq.errors import EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED, OnnxqError
 
 EXIT_TERMINATED = 143
 
@@ -26,7 +27,7 @@ def cli() -> None:
 
     \b
     Exit codes: 0 done, 1 ran and the answer is no, 2 usage, 3 bad model, data or target,
-    130 interrupted.
+    130 interrupted, 143 terminated.
 
     \b
     Example:
@@ -52,22 +53,27 @@ def main() -> NoReturn:
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     try:
         cli.main(standalone_mode=False)
-        sys.exit(0)
+        sys.stdout.flush()
     except OnnxqError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
+        _fail(str(error), error.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; nothing was written", err=True)
-        sys.exit(EXIT_INTERRUPTED)
+        _fail("interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(EXIT_TERMINATED)
+        # Whoever read the report has seen enough; the work itself was done.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except MemoryError:
-        click.echo("error: not enough memory; nothing was written", err=True)
-        sys.exit(OnnxqError.exit_code)
+        _fail("not enough memory for this model", EXIT_ERROR)
+    except Exception as error:
+        _fail(f"internal error, please report it: {type(error).__name__}: {error}", EXIT_ERROR)
+    sys.exit(EXIT_DONE)
+
+
+def _fail(message: str, exit_code: int) -> NoReturn:
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    sys.exit(exit_code)
 
 
 def _raise_exit(_signal: int, _frame: FrameType | None) -> NoReturn:

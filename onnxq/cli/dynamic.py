@@ -34,7 +34,7 @@ WEIGHT_TYPES = ("int8", "uint8", "int4", "uint4", "fp16", "bf16")
     "--block-size",
     type=int,
     metavar="N",
-    help="Elements that share a scale in 4-bit weights: a power of two from 16.  [default: 128]",
+    help="Elements that share a scale in 4-bit weights, 16 to 256.  [default: by target]",
 )
 @click.option(
     "--symmetric/--asymmetric",
@@ -121,7 +121,7 @@ def dynamic(
             storage=storage,
             include=include,
             exclude=exclude,
-            op_types=tuple(part for one in op_types for part in one.split(",")),
+            op_types=tuple(part.strip() for one in op_types for part in one.split(",")),
         ),
         data=data,
         force=force,

@@ -102,7 +102,9 @@ def is_matrix_transpose(node: ir.Node, tensor: ir.TensorProtocol) -> bool:
     if node.op_type != "Transpose" or node.domain not in ("", "ai.onnx") or len(tensor.shape) != 2:
         return False
     permutation = node.attributes.get("perm")
-    return permutation is None or tuple(permutation.as_ints()) == (1, 0)
+    if permutation is None:
+        return True
+    return not permutation.is_ref() and tuple(permutation.as_ints()) == (1, 0)
 
 
 def dimensions(tensor: ir.TensorProtocol) -> tuple[int, ...]:

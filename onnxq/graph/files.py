@@ -14,7 +14,6 @@ from onnxq.errors import ExternalDataError, InvalidModelError, UnsupportedModelE
 from onnxq.graph.scopes import iterate_scopes
 
 OLDEST_OPSET = 7
-MAX_PROTOBUF_BYTES = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,18 @@ def load_model(path: Path) -> ModelFile:
         UnsupportedModelError: the operator set is older than 7 or not there at all.
     """
     proto = parse_model(path)
+    sparse = _find_sparse(proto.graph)
+    if sparse is not None:
+        raise UnsupportedModelError(
+            f"{path}: tensor '{sparse}' is sparse; save the model with dense tensors"
+        )
     try:
         model = ir.from_proto(proto)
     except Exception as error:  # onnx-ir raises many types on malformed graphs
-        raise InvalidModelError(f"{path}: not a usable ONNX graph: {error}") from error
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise InvalidModelError(f"{path}: not a usable ONNX graph: {cause}") from error
     _check_opset(path, model)
     folder = path.resolve().parent
     tensors = list(iterate_external_tensors(model))
@@ -64,11 +71,11 @@ def parse_model(path: Path) -> onnx.ModelProto:
     Raises:
         InvalidModelError: the file is missing, unreadable, or not an ONNX model.
     """
-    if not path.exists():
-        raise InvalidModelError(f"{path}: no such file; check the path of the model")
-    if path.is_dir():
-        raise InvalidModelError(f"{path}: is a directory; name the .onnx file inside it")
     try:
+        if not path.exists():
+            raise InvalidModelError(f"{path}: no such file; check the path of the model")
+        if path.is_dir():
+            raise InvalidModelError(f"{path}: is a directory; name the .onnx file inside it")
         content = path.read_bytes()
     except OSError as error:
         raise InvalidModelError(f"{path}: cannot be read: {error.strerror}") from error
@@ -107,6 +114,21 @@ def iterate_external_tensors(model: ir.Model) -> list[ir.ExternalTensor]:
     return found
 
 
+def _find_sparse(graph: onnx.GraphProto) -> str | None:
+    """The name of a sparse tensor, which the IR cannot hold, in a graph or a body inside it."""
+    for tensor in graph.sparse_initializer:
+        return str(tensor.values.name or "?")
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.SPARSE_TENSOR:
+                return str(node.output[0])
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                found = _find_sparse(attribute.g)
+                if found is not None:
+                    return found
+    return None
+
+
 def _check_opset(path: Path, model: ir.Model) -> None:
     version = model.opset_imports.get("")
     if version is None:
@@ -126,11 +148,17 @@ def _check_external_tensor(path: Path, folder: Path, tensor: ir.ExternalTensor) 
     location = Path(os.fspath(tensor.location))
     if location.is_absolute():
         raise ExternalDataError(f"{where}: absolute paths are refused; save the model again")
-    target = (folder / location).resolve()
+    try:
+        target = (folder / location).resolve()
+        exists = target.is_file()
+    except (OSError, ValueError) as error:
+        raise ExternalDataError(f"{where}: no usable file name: {error}") from error
     if not target.is_relative_to(folder):
         raise ExternalDataError(f"{where}: outside the folder of the model, which is refused")
-    if not target.is_file():
+    if not exists:
         raise ExternalDataError(f"{where}: no such file; copy it beside the model")
+    if (tensor.offset or 0) < 0 or (tensor.length or 0) < 0:
+        raise ExternalDataError(f"{where}: a negative offset or length; save the model again")
     end = (tensor.offset or 0) + (tensor.length if tensor.length is not None else tensor.nbytes)
     if target.stat().st_size < end:
         raise ExternalDataError(f"{where}: the file ends before byte {end}; copy it again")

@@ -10,8 +10,6 @@ import onnx_ir as ir
 
 from onnxq.errors import UnsupportedModelError
 
-MAX_CONVERTED_BYTES = 2**31 - 1
-
 
 def raise_opset(model: ir.Model, version: int, *, where: str) -> ir.Model:
     """The same model in operator set ``version``.

@@ -51,14 +51,19 @@ def check_output(source: Path, output: Path, *, force: bool) -> None:
     Raises:
         OutputError: the output is the input, exists already, or has no folder to be in.
     """
-    if output.exists() and source.exists() and output.samefile(source):
-        raise OutputError(f"{output}: is the input model; name another file with -o")
-    if output.is_dir():
-        raise OutputError(f"{output}: is a directory; name a file with -o")
-    if not output.parent.is_dir():
-        raise OutputError(f"{output}: the folder {output.parent} does not exist; create it first")
-    if output.exists() and not force:
-        raise OutputError(f"{output}: exists already; --force replaces it")
+    try:
+        if output.exists() and source.exists() and output.samefile(source):
+            raise OutputError(f"{output}: is the input model; name another file with -o")
+        if output.is_dir():
+            raise OutputError(f"{output}: is a directory; name a file with -o")
+        if not output.parent.is_dir():
+            raise OutputError(
+                f"{output}: the folder {output.parent} does not exist; create it first"
+            )
+        if output.exists() and not force:
+            raise OutputError(f"{output}: exists already; --force replaces it")
+    except OSError as error:
+        raise OutputError(f"{output}: cannot be written: {error.strerror or error}") from error
 
 
 @contextmanager
@@ -98,8 +103,12 @@ def write_model(source: ModelFile, output: Output, *, force: bool) -> None:
         if value.const_value is not None
     )
     separate = bool(source.external_files) or weights_bytes > EXTERNAL_DATA_THRESHOLD_BYTES
+    _refuse_weights_of_input(source, output.path)
     if separate:
-        _check_data_file(source, output, force=force)
+        data_path = output.path.with_name(output.data_name)
+        _refuse_weights_of_input(source, data_path)
+        if data_path.exists() and not force:
+            raise OutputError(f"{data_path}: exists already; --force replaces it")
     try:
         ir.save(
             model,
@@ -139,15 +148,10 @@ def drop_redundant_types(model: ir.Model) -> None:
                 value.shape = value.type = None
 
 
-def _check_data_file(source: ModelFile, output: Output, *, force: bool) -> None:
-    data_path = output.path.with_name(output.data_name)
-    if not data_path.exists():
-        return
+def _refuse_weights_of_input(source: ModelFile, path: Path) -> None:
     folder = source.path.resolve().parent
-    if any(data_path.samefile(folder / name) for name in source.external_files):
-        raise OutputError(f"{data_path}: holds the weights of the input; name another file with -o")
-    if not force:
-        raise OutputError(f"{data_path}: exists already; --force replaces it")
+    if path.exists() and any(path.samefile(folder / name) for name in source.external_files):
+        raise OutputError(f"{path}: holds the weights of the input; name another file with -o")
 
 
 def _describe(path: Path, error: OSError) -> str:

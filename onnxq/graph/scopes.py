@@ -16,14 +16,19 @@ class Scope:
         name: where it is: '' for the main graph, 'if_12/then_branch' for the body of a node,
             'function()' for a model-local function.
         graph: the nodes.
-        in_function: whether the nodes belong to a model-local function, which has no initializers.
+        function: the model-local function that the nodes belong to, or None.
         opset: version of the ai.onnx operator set in force.
     """
 
     name: str
     graph: ir.Graph
-    in_function: bool
+    function: ir.Function | None
     opset: int
+
+    @property
+    def has_initializers(self) -> bool:
+        """Whether the body can hold initializers; the outermost body of a function cannot."""
+        return self.function is None or self.graph is not self.function.graph
 
     def path_of(self, name: str) -> str:
         """``name`` with this scope before it."""
@@ -33,10 +38,10 @@ class Scope:
 def iterate_scopes(model: ir.Model) -> Iterator[Scope]:
     """Every scope of the model, outer before inner, in file order."""
     opset = model.opset_imports.get("", 1)
-    yield from _iterate(Scope("", model.graph, False, opset))
+    yield from _iterate(Scope("", model.graph, None, opset))
     for function in model.functions.values():
         own_opset = function.opset_imports.get("", opset)
-        yield from _iterate(Scope(f"{function.name}()", function.graph, True, own_opset))
+        yield from _iterate(Scope(f"{function.name}()", function.graph, function, own_opset))
 
 
 def node_label(node: ir.Node, position: int) -> str:
@@ -61,4 +66,4 @@ def _iterate(scope: Scope) -> Iterator[Scope]:
     for position, node in enumerate(scope.graph):
         for attribute_name, body in iterate_bodies(node):
             name = scope.path_of(f"{node_label(node, position)}/{attribute_name}")
-            yield from _iterate(Scope(name, body, scope.in_function, scope.opset))
+            yield from _iterate(Scope(name, body, scope.function, scope.opset))

@@ -20,6 +20,7 @@ class ErrorAccumulator:
     samples: int = 0
     max_abs_error: float = 0.0
     non_finite: int = 0
+    compared: int = 0
 
     def add(self, reference: Array, measured: Array) -> None:
         """Add one sample; both arrays have the same shape."""
@@ -29,6 +30,7 @@ class ErrorAccumulator:
         self.non_finite += int(np.count_nonzero(comparable & ~np.isfinite(b)))
         comparable &= np.isfinite(b)
         a, b = a[comparable], b[comparable]
+        self.compared += a.size
         difference = a - b
         signal = sum_of_products(a, a)
         self.signal += signal

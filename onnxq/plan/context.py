@@ -25,6 +25,7 @@ class Context:
         options: what the user asked.
         labels: readable names of nodes.
         excluded: nodes left out by a selector, with the reason.
+        can_raise_opset: whether newer operators are to be had; not with model-local functions.
         keep_small_kernels: give kernels of few elements more bits.
         refused: nodes that cannot take an integer form after all, with the reason.
     """
@@ -33,6 +34,7 @@ class Context:
     options: DynamicOptions
     labels: Labels
     excluded: dict[ir.Node, str]
+    can_raise_opset: bool = True
     keep_small_kernels: bool = True
     refused: dict[ir.Node, str] = field(default_factory=dict)
     _measured: dict[tuple[ir.Value, tuple[int, ...]], WeightStatistics] = field(
@@ -46,6 +48,14 @@ class Context:
             self._measured[key] = measure_weight(read_real(constant.tensor), axes)
             release(constant.tensor)
         return self._measured[key]
+
+    def has_opset(self, constant: Constant, version: int) -> bool:
+        """Whether operators of this version can be used beside a constant."""
+        return self.can_raise_opset or constant.scope.opset >= version
+
+    def explain_opset(self, version: int) -> str:
+        """The reason where ``has_opset`` is false."""
+        return f"needs opset {version}, to which onnx cannot raise a model with local functions"
 
     def plan_use(self, use: Use, form: Form, reason: str = "") -> UsePlan:
         """A use with its label."""

@@ -34,7 +34,7 @@ def plan_dynamic(model: ir.Model, target: Target, options: DynamicOptions) -> Pl
     excluded = find_excluded_nodes(
         model, include=options.include, exclude=options.exclude, op_types=options.op_types
     )
-    context = Context(target, options, labels, excluded)
+    context = Context(target, options, labels, excluded, can_raise_opset=not model.functions)
     used = [
         constant
         for constant in iterate_constants(model)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from onnxq.graph.attributes import has_reference
 from onnxq.graph.constants import Constant, release
 from onnxq.numerics.half import reason_half_does_not_fit
 from onnxq.plan.context import Context, describe_tensor
+from onnxq.plan.requirements import BFLOAT16_CAST_OPSET
 from onnxq.plan.small_kernels import is_small_kernel
 from onnxq.plan.statistics import read_real
 from onnxq.plan.types import TensorPlan, UsePlan
@@ -42,9 +44,11 @@ def plan_half_tensor(
         reason: why it is not stored as integers, where that was asked for.
     """
     tensor = constant.tensor
-    obstacle = None
+    obstacle: str | None
     if tensor.dtype.itemsize <= 2:
         obstacle = f"has 16 bits already ({tensor.dtype.name.lower()})"
+    elif weight_type is WeightType.BF16 and not context.has_opset(constant, BFLOAT16_CAST_OPSET):
+        obstacle = context.explain_opset(BFLOAT16_CAST_OPSET)
     elif tensor.size * (tensor.dtype.itemsize - 2) <= HALF_OVERHEAD_BYTES:
         obstacle = "too small to shrink"
     elif tensor.nbytes > context.target.fold_limit_bytes and not _is_lookup_only(constant, context):
@@ -65,6 +69,7 @@ def _plan_half_use(constant: Constant, context: Context) -> list[UsePlan]:
         is_lookup = (
             role is not None
             and Form.LOOKUP in role.forms
+            and not has_reference(use.node)
             and refuse_lookup(use, constant.tensor, context.target) is None
         )
         plans.append(context.plan_use(use, Form.LOOKUP if is_lookup else Form.STORAGE))

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-import onnx_ir as ir
-
+from onnxq.graph.attributes import has_reference, int_attribute
 from onnxq.graph.constants import Constant, Use, dimensions
 from onnxq.plan.context import Context, describe_tensor
 from onnxq.plan.half import SMALLEST_OPERAND_ELEMENTS, plan_half_tensor
+from onnxq.plan.requirements import form_opset
 from onnxq.plan.small_kernels import is_small_kernel
 from onnxq.plan.statistics import expect_sqnr_db
 from onnxq.plan.types import TensorPlan, UsePlan
 from onnxq.rules.forms import FORM_CHECKS
-from onnxq.rules.roles import Form, WeightRole, find_role, is_set
+from onnxq.rules.roles import Form, WeightRole, find_role
 from onnxq.schemes import Scheme, WeightType
 
 STORAGE_OVERHEAD_BYTES = 160
@@ -50,7 +50,7 @@ def _read(use: Use, constant: Constant, context: Context) -> _Reading:
     role = find_role(use.node, use.input_index)
     if role is None:
         return _Reading(use, None, Form.STORAGE, "", ())
-    form, reason = _choose_form(use, role, constant.tensor, context)
+    form, reason = _choose_form(use, role, constant, context)
     rank = len(constant.tensor.shape)
     axes = role.axes(use.node, rank)
     if use.transposed:
@@ -61,15 +61,20 @@ def _read(use: Use, constant: Constant, context: Context) -> _Reading:
 
 
 def _choose_form(
-    use: Use, role: WeightRole, tensor: ir.TensorProtocol, context: Context
+    use: Use, role: WeightRole, constant: Constant, context: Context
 ) -> tuple[Form, str]:
     if use.node in context.refused:
         return Form.STORAGE, context.refused[use.node]
+    if has_reference(use.node):
+        return Form.STORAGE, "an attribute is set by the caller of its function"
     reasons: list[str] = []
     for form in role.forms:
         if form is Form.BLOCKED_MATMUL and context.options.weights.bits != 4:
             continue
-        refusal = FORM_CHECKS[form](use, tensor, context.target)
+        refusal = FORM_CHECKS[form](use, constant.tensor, context.target)
+        opset = form_opset(form, context.target)
+        if refusal is None and not context.has_opset(constant, opset):
+            refusal = context.explain_opset(opset)
         if refusal is None:
             return form, "; ".join(dict.fromkeys(reasons))
         reasons.append(refusal)
@@ -105,6 +110,8 @@ def _plan_channels(
     obstacle = _refuse_asymmetric(scheme, primary, constant)
     if obstacle is not None:
         scheme = replace(scheme, symmetric=True)
+    elif four_bit and primary.form.is_integer and not primary.reason:
+        obstacle = f"int8: there is no 4-bit kernel for {primary.use.node.op_type}"
     if not primary.form.is_integer:
         reason = _reason_for_half(constant, scheme, primary, context)
         if reason is not None:
@@ -134,7 +141,8 @@ def _plan_channels(
 def _plan_blocked(
     constant: Constant, context: Context, readings: list[_Reading], primary: _Reading
 ) -> TensorPlan:
-    if any(reading.form is not Form.BLOCKED_MATMUL for reading in readings):
+    shared = len(readings) > 1 and not context.target.contrib_operators
+    if shared or any(reading.form is not Form.BLOCKED_MATMUL for reading in readings):
         eight_bit = [replace(one, form=_without_blocks(one)) for one in readings]
         reason = "8-bit: its readers do not all take 4-bit blocks"
         plan = _plan_channels(
@@ -209,15 +217,11 @@ def _reason_for_half(
     if (
         primary.use.node.op_type == "Conv"
         and shape[1] == 1
-        and not _is_grouped(primary.use.node)
+        and int_attribute(primary.use.node, "group", 1) == 1
         and taps >= context.target.filter_bank_min_taps
     ):
         return f"fp16: a filter bank of {taps} taps, whose stop band int8 would fill with noise"
     return None
-
-
-def _is_grouped(node: ir.Node) -> bool:
-    return is_set(node, "group") and node.attributes["group"].as_int() > 1
 
 
 def _reason_spoiled(

@@ -60,10 +60,10 @@ class DynamicOptions:
                 f"--block-size is for 4-bit weights; {self.weights.value} has none: leave it out"
             )
         if self.block_size is not None and not (
-            self.block_size >= 16 and self.block_size & (self.block_size - 1) == 0
+            16 <= self.block_size <= 256 and self.block_size & (self.block_size - 1) == 0
         ):
             raise UsageError(
-                f"--block-size {self.block_size}: the kernels take powers of two from 16 up"
+                f"--block-size {self.block_size}: the kernels take 16, 32, 64, 128 and 256"
             )
         if self.weights.is_half:
             self._refuse_for_half()

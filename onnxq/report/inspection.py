@@ -108,8 +108,9 @@ def inspect_model(path: Path, *, plan: str | None, target: Target) -> Inspection
         raise UsageError(f"--plan {plan}: unknown mode; known modes: {', '.join(PLANNED_MODES)}")
     file = load_model(path)
     model = file.model
+    quantized = find_quantization(model)
     decided = None
-    if plan is not None:
+    if plan is not None and quantized is None:
         planned = open_float_model(path, keep_metadata=True)
         decided = plan_with_opset(planned, target, DynamicOptions())[1]
     operators = Counter(node.op_type for scope in iterate_scopes(model) for node in scope.graph)
@@ -125,7 +126,7 @@ def inspect_model(path: Path, *, plan: str | None, target: Target) -> Inspection
         outputs=tuple(_describe(value) for value in model.graph.outputs),
         operators=dict(operators.most_common()),
         weights=_group_weights(model),
-        quantized=find_quantization(model),
+        quantized=quantized,
         plan=decided,
     )
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
+from onnxq.graph.attributes import float_attribute, int_attribute, is_set
 from onnxq.graph.constants import Use, constant_tensor, dimensions
-from onnxq.rules.roles import Form, is_set
+from onnxq.rules.roles import Form
 from onnxq.targets import Target
 
 Check = Callable[[Use, ir.TensorProtocol, Target], str | None]
@@ -29,9 +30,11 @@ def refuse_integer_matmul(use: Use, tensor: ir.TensorProtocol, target: Target) -
             return "constant on the left with batch axes"
         if use.node.op_type == "MatMul" and (other.shape is None or len(other.shape) < 2):
             return "constant on the left of a tensor of unknown rank"
+        if other.shape is not None and other.shape[-1] == 1:
+            return "no gain: constant on the left of a single column"
     elif other.shape is not None and len(other.shape) < 2:
         return "the other operand is a vector"
-    if use.node.op_type == "Gemm" and _float_attribute(use.node, "alpha") == 0.0:
+    if use.node.op_type == "Gemm" and float_attribute(use.node, "alpha", 1.0) == 0.0:
         return "alpha is 0"
     return _refuse_size(use, tensor, target)
 
@@ -42,6 +45,8 @@ def refuse_blocked_matmul(use: Use, tensor: ir.TensorProtocol, target: Target) -
         return "4-bit kernels take matrices only"
     if is_set(use.node, "transA"):
         return "4-bit kernels cannot transpose the activation"
+    if not target.contrib_operators and not _has_plain_bias(use.node):
+        return "onnxruntime would widen a 4-bit weight with such a bias at every run"
     return refuse_integer_matmul(use, tensor, target)
 
 
@@ -77,8 +82,8 @@ def refuse_integer_attention(use: Use, tensor: ir.TensorProtocol, target: Target
 
 def refuse_lookup(use: Use, tensor: ir.TensorProtocol, _target: Target) -> str | None:
     """Gather on the stored table, dequantizing only what was looked up."""
-    axis = use.node.attributes.get("axis")
-    if use.transposed or (axis is not None and axis.as_int() not in (0, -len(tensor.shape))):
+    axis = int_attribute(use.node, "axis", 0)
+    if use.transposed or axis not in (0, -len(tensor.shape)):
         return "looked up along another axis than the first"
     return None
 
@@ -100,6 +105,22 @@ def output_columns(use: Use, tensor: ir.TensorProtocol) -> int:
     return dimensions(tensor)[axis]
 
 
+def _has_plain_bias(node: ir.Node) -> bool:
+    """Whether what is added to the product is nothing, or a constant vector."""
+    if node.op_type == "Gemm":
+        biases = [value for value in node.inputs[2:] if value is not None]
+    else:
+        readers = [reader for reader, _ in node.outputs[0].uses() if reader.op_type == "Add"]
+        biases = [
+            value
+            for reader in readers
+            for value in reader.inputs
+            if value is not None and constant_tensor(value) is not None
+        ]
+    tensors = [constant_tensor(value) for value in biases]
+    return all(tensor is not None and len(tensor.shape) == 1 for tensor in tensors)
+
+
 def _refuse_size(use: Use, tensor: ir.TensorProtocol, target: Target) -> str | None:
     columns = output_columns(use, tensor)
     if columns < target.integer_matrix_min_columns:
@@ -109,8 +130,3 @@ def _refuse_size(use: Use, tensor: ir.TensorProtocol, target: Target) -> str | N
     if elements < target.integer_matrix_min_elements:
         return f"no gain: only {elements} elements in the matrix"
     return None
-
-
-def _float_attribute(node: ir.Node, name: str) -> float:
-    attribute = node.attributes.get(name)
-    return 1.0 if attribute is None else attribute.as_float()

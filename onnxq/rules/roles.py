@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from onnxq.graph.attributes import is_set
+
 MICROSOFT = "com.microsoft"
 
 
@@ -55,12 +57,6 @@ class WeightRole:
     input_index: int
     axes: Axes
     forms: tuple[Form, ...] = ()
-
-
-def is_set(node: ir.Node, attribute: str) -> bool:
-    """Whether an integer attribute is present and not 0."""
-    found = node.attributes.get(attribute)
-    return found is not None and not found.is_ref() and found.as_int() != 0
 
 
 def find_role(node: ir.Node, input_index: int) -> WeightRole | None:

@@ -101,8 +101,9 @@ class Session:
                 str(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime raises one type per status code
+            reason = shorten_message(error, path)
             raise ExecutionError(
-                f"{path}: onnxruntime cannot load it: {shorten_message(error)}"
+                f"{path}: onnxruntime cannot load it: {reason}", reason=reason
             ) from error
         self._path = path
 
@@ -128,19 +129,22 @@ class Session:
         try:
             results: Sequence[Any] = self._session.run(None, dict(feeds))
         except Exception as error:  # as above
+            reason = shorten_message(error, self._path)
             raise ExecutionError(
-                f"{self._path}: onnxruntime cannot run it: {shorten_message(error)}"
+                f"{self._path}: onnxruntime cannot run it: {reason}", reason=reason
             ) from error
         return results
 
 
-def shorten_message(error: Exception, limit: int = 300) -> str:
-    """An error of onnxruntime in one line of bearable length.
+def shorten_message(error: Exception, path: Path | None = None, limit: int = 300) -> str:
+    """An error of onnxruntime in one line of bearable length, with the path left out.
 
     >>> shorten_message(ValueError("[ONNXRuntimeError] : 1 : FAIL :  bad\\n node"))
     'bad node'
     """
     text = " ".join(str(error).split())
+    if path is not None:
+        text = text.replace(str(path), "the model")
     if text.startswith("[ONNXRuntimeError]"):
         text = text.split(" : ", 3)[-1]
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -63,7 +63,7 @@ def read_sample(file: Path, inputs: Sequence[InputSignature]) -> Feeds:
     """
     try:
         arrays = _load(file, inputs)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, KeyError) as error:
         raise DataError(f"{file}: cannot be read as numpy data: {error}") from error
     missing = [one.name for one in inputs if one.name not in arrays]
     if missing:
@@ -80,8 +80,11 @@ def _load(file: Path, inputs: Sequence[InputSignature]) -> dict[str, npt.NDArray
             raise DataError(
                 f"{file}: a .npy file feeds one input, the model has {len(inputs)}; use .npz files"
             )
-        return {inputs[0].name: np.load(file, allow_pickle=False)}
-    with np.load(file, allow_pickle=False) as archive:
+        with file.open("rb") as stream:
+            return {inputs[0].name: np.lib.format.read_array(stream, allow_pickle=False)}
+    with zipfile.ZipFile(file):
+        archive = np.load(file, allow_pickle=False)
+    with archive:
         return {name: archive[name] for name in archive.files}
 
 

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxq.graph.attributes import float_attribute, has_reference, int_attribute, is_set
 from onnxq.graph.constants import constant_tensor
+from onnxq.graph.names import Names
 from onnxq.graph.scopes import iterate_scopes
 from onnxq.numerics.affine import Array
 
@@ -24,12 +26,13 @@ _CHANNEL_AXIS = {"Conv": 0, "ConvTranspose": 1}
 
 def fold_batch_normalization(model: ir.Model) -> None:
     """Fold every BatchNormalization that can be folded."""
+    names = Names(model)
     for scope in iterate_scopes(model):
-        if scope.in_function:
+        if scope.function is not None:
             continue
         for node in list(scope.graph):
             if node.op_type == "BatchNormalization" and refuse_fold(node) is None:
-                _fold(node, scope.graph)
+                _fold(node, scope.graph, names)
 
 
 def refuse_fold(node: ir.Node) -> str | None:
@@ -40,41 +43,44 @@ def refuse_fold(node: ir.Node) -> str | None:
         return "does not follow a convolution"
     if source is None or len(source.uses()) != 1 or source.is_graph_output():
         return "the convolution has another reader"
+    if has_reference(node) or has_reference(convolution):
+        return "has an attribute that the caller of its function sets"
     if convolution.graph is not node.graph:
         return "the convolution is in another body"
-    if len(node.outputs) > 1 and any(output.uses() for output in node.outputs[1:]):
+    if any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
         return "is in training mode"
-    training = node.attributes.get("training_mode")
-    if training is not None and training.as_int() != 0:
+    if is_set(node, "training_mode"):
         return "is in training mode"
-    if any(constant_tensor(value) is None for value in node.inputs[1:]):
-        return "its parameters are not constant"
+    parameters = [constant_tensor(value) for value in node.inputs[1:]]
+    if any(tensor is None or len(tensor.shape) != 1 for tensor in parameters):
+        return "its parameters are not constant vectors"
     if any(constant_tensor(value) is None for value in convolution.inputs[1:] if value is not None):
         return "the weight of the convolution is not constant"
     weight = convolution.inputs[1]
     if weight is None or len(weight.uses()) != 1:
         return "the weight of the convolution is shared"
-    if convolution.op_type == "ConvTranspose" and _group(convolution) != 1:
+    if convolution.op_type == "ConvTranspose" and int_attribute(convolution, "group", 1) != 1:
         return "the transposed convolution is grouped"
     return None
 
 
-def _fold(node: ir.Node, graph: ir.Graph) -> None:
+def _fold(node: ir.Node, graph: ir.Graph, names: Names) -> None:
     source = node.inputs[0]
     convolution = source.producer() if source is not None else None
     if source is None or convolution is None:
         raise ValueError(f"node '{node.name}' follows no convolution")
     scale, shift, mean, variance = (_read(value) for value in node.inputs[1:5])
-    epsilon = node.attributes.get("epsilon")
-    factor = scale / np.sqrt(variance + (_EPSILON if epsilon is None else epsilon.as_float()))
+    factor = scale / np.sqrt(variance + float_attribute(node, "epsilon", _EPSILON))
     weight, dtype = _read(convolution.inputs[1]), _numpy_type(convolution.inputs[1])
     old_bias = convolution.inputs[2] if len(convolution.inputs) > 2 else None
     bias = 0.0 if old_bias is None else _read(old_bias)
     shape = [1] * weight.ndim
     shape[_CHANNEL_AXIS[convolution.op_type]] = -1
-    new_weight = _register(graph, convolution.inputs[1], weight * factor.reshape(shape), dtype)
-    base = old_bias if old_bias is not None else node.inputs[2]
-    new_bias = _register(graph, base, (bias - mean) * factor + shift, dtype)
+    base = source.name or "conv"
+    array = (weight * factor.reshape(shape)).astype(dtype)
+    new_weight = _register(graph, names.new_value(f"{base}_weight"), array)
+    array = ((bias - mean) * factor + shift).astype(dtype)
+    new_bias = _register(graph, names.new_value(f"{base}_bias"), array)
     convolution.resize_inputs(3)
     convolution.replace_input_with(1, new_weight)
     convolution.replace_input_with(2, new_bias)
@@ -85,14 +91,8 @@ def _fold(node: ir.Node, graph: ir.Graph) -> None:
     source.name, source.shape = name, shape_of_output
 
 
-def _register(
-    graph: ir.Graph, base: ir.Value | None, array: Array, dtype: np.dtype[Any]
-) -> ir.Value:
-    """A new initializer beside ``base``, under a name that no fold can make twice."""
-    name = f"{base.name if base is not None else ''}_folded"
-    while name in graph.initializers:
-        name += "_"
-    tensor = ir.Tensor(np.ascontiguousarray(array.astype(dtype)), name=name)
+def _register(graph: ir.Graph, name: str, array: Array) -> ir.Value:
+    tensor = ir.Tensor(np.ascontiguousarray(array), name=name)
     value = ir.Value(
         name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor
     )
@@ -114,8 +114,3 @@ def _numpy_type(value: ir.Value | None) -> np.dtype[Any]:
         raise ValueError("not a constant")
     result: np.dtype[Any] = tensor.dtype.numpy()
     return result
-
-
-def _group(node: ir.Node) -> int:
-    group = node.attributes.get("group")
-    return 1 if group is None else group.as_int()

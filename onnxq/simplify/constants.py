@@ -40,7 +40,7 @@ LARGEST_FOLD_BYTES = 2**30
 def fold_constants(model: ir.Model) -> None:
     """Replace movements of constants by constants."""
     for scope in iterate_scopes(model):
-        if scope.in_function:
+        if scope.function is not None:
             continue
         waiting = deque(scope.graph.initializers.values())
         while waiting:

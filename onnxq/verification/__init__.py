@@ -15,11 +15,16 @@ from onnxq.graph.constants import constant_tensor, dimensions
 from onnxq.graph.scopes import iterate_scopes
 from onnxq.runtime.optimized import OptimizedGraph, read_optimized_graph
 from onnxq.runtime.session import Feeds, Session
-from onnxq.samples import SampleFolder, propose_feeds
+from onnxq.samples import Hints, SampleFolder, propose_feeds
 from onnxq.verification.comparison import Comparison, OutputComparison
 
 LARGEST_COMPARED_BYTES = 2_000_000_000
 """Running a model takes its size in memory, twice; above this, only on demand (with data)."""
+
+MOST_SIZE_HINTS = 4
+
+LOWEST_EXPECTED_SQNR_DB = 10.0
+"""An output under this is a third noise: something is wrong with the model, or with the data."""
 
 Track = Callable[[Iterable[Feeds], int], Iterable[Feeds]]
 
@@ -58,7 +63,7 @@ def verify(
     quantized_path: Path,
     *,
     data: Path | None,
-    largest_index: int,
+    hints: Hints,
     size_bytes: int,
     track: Track,
 ) -> Verification:
@@ -68,7 +73,7 @@ def verify(
         float_path: the original.
         quantized_path: the result, alone in a folder that may be written to.
         data: a folder of samples, or None for made-up inputs.
-        largest_index: bound for made-up integers.
+        hints: for made-up inputs.
         size_bytes: of the float model.
         track: shows progress over the samples.
 
@@ -101,21 +106,27 @@ def verify(
         for feeds in track(folder.read(reference.inputs), len(folder.files)):
             comparison.add(feeds)
     else:
-        label = _run_synthetic(reference, comparison, largest_index)
-    return Verification(label, comparison.samples, comparison.results(), optimized, tuple(notes))
+        label = _run_synthetic(reference, comparison, hints)
+    outputs = comparison.results()
+    notes += _find_weak_outputs(outputs)
+    return Verification(label, comparison.samples, outputs, optimized, tuple(notes))
 
 
-def find_largest_index(model: ir.Model) -> int:
-    """Smallest table that the model looks up with Gather: made-up indices stay below its rows."""
-    rows = [
-        dimensions(tensor)[0]
-        for scope in iterate_scopes(model)
-        for node in scope.graph
-        if node.op_type == "Gather"
-        and (tensor := constant_tensor(node.inputs[0])) is not None
-        and len(tensor.shape) > 1
-    ]
-    return min(rows, default=2)
+def find_hints(model: ir.Model) -> Hints:
+    """What the weights of a model say about its inputs: rows of tables, rows of matrices."""
+    rows: list[int] = []
+    reductions: dict[int, None] = {}
+    for scope in iterate_scopes(model):
+        for node in scope.graph:
+            index = {"Gather": 0, "MatMul": 1}.get(node.op_type)
+            tensor = None if index is None else constant_tensor(node.inputs[index])
+            if tensor is None or len(tensor.shape) != 2:
+                continue
+            if node.op_type == "Gather":
+                rows.append(dimensions(tensor)[0])
+            else:
+                reductions[dimensions(tensor)[0]] = None
+    return Hints(min(rows, default=2), tuple(reductions)[:MOST_SIZE_HINTS])
 
 
 def _check(float_path: Path, quantized_path: Path) -> Iterator[str]:
@@ -128,6 +139,17 @@ def _check(float_path: Path, quantized_path: Path) -> Iterator[str]:
             "please report this model"
         )
     yield f"onnx.checker rejects the float model too: {fault}"
+
+
+def _find_weak_outputs(outputs: tuple[OutputComparison, ...]) -> Iterator[str]:
+    for output in outputs:
+        if output.sqnr_db is not None and output.sqnr_db < LOWEST_EXPECTED_SQNR_DB:
+            yield (
+                f"WARNING: output '{output.name}' keeps only {output.sqnr_db:.1f} dB; compare on "
+                "real samples with --data, and try --weights fp16 or --exclude"
+            )
+        if output.compared == 0:
+            yield f"output '{output.name}': no sample gave finite numbers to compare"
 
 
 def _open_optimized(quantized_path: Path, float_path: Path) -> tuple[Session, OptimizedGraph]:
@@ -153,12 +175,13 @@ def _open_quantized(
         except ExecutionError as original:
             raise original from None
         raise VerificationError(
-            f"the float model loads, the quantized one does not: {error}"
+            f"{float_path}: loads, but its quantized form does not: {error.reason}; "
+            "please report this model"
         ) from error
 
 
-def _run_synthetic(reference: Session, comparison: Comparison, largest_index: int) -> str:
-    for feeds in propose_feeds(reference.inputs, largest_index):
+def _run_synthetic(reference: Session, comparison: Comparison, hints: Hints) -> str:
+    for feeds in propose_feeds(reference.inputs, hints):
         try:
             reference.run(feeds)
         except ExecutionError:

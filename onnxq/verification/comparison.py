@@ -24,6 +24,7 @@ class OutputComparison:
         cosine: mean over samples; None if not of floats.
         max_abs_error: largest difference of one element; None if not of floats.
         equal: share of equal elements; None for floats.
+        compared: how many elements; 0 where all were NaN or infinite in the float model.
     """
 
     name: str
@@ -31,6 +32,7 @@ class OutputComparison:
     cosine: float | None
     max_abs_error: float | None
     equal: float | None
+    compared: int
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; an infinite SQNR is ``null`` with ``identical`` true."""
@@ -61,7 +63,7 @@ class Comparison:
             measured = self._quantized.run(feeds)
         except ExecutionError as error:
             raise VerificationError(
-                f"the float model runs, the quantized one does not: {error}"
+                f"the float model runs, the quantized one does not: {error.reason}"
             ) from error
         for name, a, b in zip(self._reference.output_names, expected, measured, strict=True):
             if isinstance(a, Sequence):
@@ -74,11 +76,18 @@ class Comparison:
     def results(self) -> tuple[OutputComparison, ...]:
         """What was found so far, in the order of the outputs."""
         floats = [
-            OutputComparison(name, one.sqnr_db, one.cosine, one.max_abs_error, None)
+            OutputComparison(
+                name,
+                one.sqnr_db if one.compared else None,
+                one.cosine if one.compared else None,
+                one.max_abs_error if one.compared else None,
+                None,
+                one.compared,
+            )
             for name, one in self._floats.items()
         ]
         others = [
-            OutputComparison(name, None, None, None, equal / total if total else 1.0)
+            OutputComparison(name, None, None, None, equal / total if total else 1.0, total)
             for name, (equal, total) in self._equal.items()
         ]
         return (*floats, *others)
