@@ -6,11 +6,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
 
 from onnxq.errors import ExternalDataError, InvalidModelError, UnsupportedModelError
+from onnxq.graph.protobuf import parse_model
 from onnxq.graph.scopes import iterate_scopes
 
 OLDEST_OPSET = 7
@@ -42,11 +41,6 @@ def load_model(path: Path) -> ModelFile:
         UnsupportedModelError: the operator set is older than 7 or not there at all.
     """
     proto = parse_model(path)
-    sparse = _find_sparse(proto.graph)
-    if sparse is not None:
-        raise UnsupportedModelError(
-            f"{path}: tensor '{sparse}' is sparse; save the model with dense tensors"
-        )
     try:
         model = ir.from_proto(proto)
     except Exception as error:  # onnx-ir raises many types on malformed graphs
@@ -65,37 +59,6 @@ def load_model(path: Path) -> ModelFile:
     return ModelFile(path, model, files, size)
 
 
-def parse_model(path: Path) -> onnx.ModelProto:
-    """The protobuf message in ``path``; external weights are not read.
-
-    Raises:
-        InvalidModelError: the file is missing, unreadable, or not an ONNX model.
-    """
-    try:
-        if not path.exists():
-            raise InvalidModelError(f"{path}: no such file; check the path of the model")
-        if path.is_dir():
-            raise InvalidModelError(f"{path}: is a directory; name the .onnx file inside it")
-        content = path.read_bytes()
-    except OSError as error:
-        raise InvalidModelError(f"{path}: cannot be read: {error.strerror}") from error
-    if not content:
-        raise InvalidModelError(f"{path}: the file is empty; export the model again")
-    proto = onnx.ModelProto()
-    try:
-        proto.ParseFromString(content)
-    except (DecodeError, RecursionError) as error:
-        raise InvalidModelError(
-            f"{path}: not an ONNX model, or cut short (protobuf does not parse); "
-            "export or copy it again"
-        ) from error
-    if not proto.ir_version or not proto.HasField("graph") or not proto.opset_import:
-        raise InvalidModelError(
-            f"{path}: not an ONNX model (no graph, IR version or operator set in it)"
-        )
-    return proto
-
-
 def iterate_external_tensors(model: ir.Model) -> list[ir.ExternalTensor]:
     """Every tensor of the model that lives in another file, in any graph or attribute."""
     found: list[ir.ExternalTensor] = []
@@ -112,21 +75,6 @@ def iterate_external_tensors(model: ir.Model) -> list[ir.ExternalTensor]:
                 ):
                     found.append(attribute.value)
     return found
-
-
-def _find_sparse(graph: onnx.GraphProto) -> str | None:
-    """The name of a sparse tensor, which the IR cannot hold, in a graph or a body inside it."""
-    for tensor in graph.sparse_initializer:
-        return str(tensor.values.name or "?")
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.SPARSE_TENSOR:
-                return str(node.output[0])
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                found = _find_sparse(attribute.g)
-                if found is not None:
-                    return found
-    return None
 
 
 def _check_opset(path: Path, model: ir.Model) -> None:

@@ -38,6 +38,20 @@ def raise_opset(model: ir.Model, version: int, *, where: str) -> ir.Model:
             f"{advice}, but onnx cannot convert it ({error}); "
             f"export it with opset {version} or newer"
         ) from error
-    if not result.graph.outputs or len(result.graph.outputs) != len(model.graph.outputs):
+    for name, value in result.graph.initializers.items():
+        original = model.graph.initializers.get(name)
+        if original is not None and _is_same(original.const_value, value.const_value):
+            # The one that knows in which folder its external file is.
+            value.const_value = original.const_value
+    if len(result.graph.outputs) != len(model.graph.outputs):
         raise UnsupportedModelError(f"{advice}, but the converter of onnx lost outputs")
     return result
+
+
+def _is_same(one: ir.TensorProtocol | None, other: ir.TensorProtocol | None) -> bool:
+    return (
+        one is not None
+        and other is not None
+        and one.dtype == other.dtype
+        and one.shape == other.shape
+    )

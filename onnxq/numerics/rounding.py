@@ -35,27 +35,25 @@ def round_keeping_sums(
     nearest = np.clip(np.rint(steps), quantized_min, quantized_max)
     error = nearest - steps
     excess = np.rint(error.sum(axis=1, dtype=np.float64)).astype(np.int64)
-    most = min(int(np.abs(excess).max(initial=0)), steps.shape[1])
-    if most == 0:
+    if not np.any(excess):
         return nearest.astype(np.int32)
-    direction = np.sign(excess).astype(np.float32)[:, None]
+    direction = np.sign(excess).astype(steps.dtype)[:, None]
     gain = error * direction
     # Only an element whose error points in the direction of the excess has a nearer other side.
     flipped = nearest - direction
-    gain[(gain <= 0) | (flipped < quantized_min) | (flipped > quantized_max)] = -1.0
-    candidates = _largest(gain, most)
-    rank = np.arange(most)[None, :]
-    chosen = (rank < np.abs(excess)[:, None]) & (np.take_along_axis(gain, candidates, 1) > 0)
-    rows, columns = np.nonzero(chosen)
-    columns = candidates[rows, columns]
-    nearest[rows, columns] = flipped[rows, columns]
-    return nearest.astype(np.int32)
+    gain[(gain <= 0) | (flipped < quantized_min) | (flipped > quantized_max)] = 0
+    return np.where(_choose_largest(gain, np.abs(excess)), flipped, nearest).astype(np.int32)
 
 
-def _largest(values: FloatArray, count: int) -> npt.NDArray[np.int64]:
-    """Column indices of the ``count`` largest values of each row, largest first."""
-    part = np.argpartition(-values, count - 1, axis=1)[:, :count]
-    # Sorting the indices first makes the choice among equal values deterministic.
-    part = np.sort(part, axis=1)
-    order = np.argsort(-np.take_along_axis(values, part, 1), axis=1, kind="stable")
-    return np.take_along_axis(part, order, 1)
+def _choose_largest(gain: FloatArray, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Mask of the ``counts[i]`` largest positive values of each row, the first among equals."""
+    counts = np.minimum(counts, gain.shape[1])
+    most = int(counts.max())
+    ordered = np.sort(np.partition(-gain, most - 1, axis=1)[:, :most], axis=1)
+    last = np.take_along_axis(ordered, np.maximum(counts - 1, 0)[:, None], axis=1)
+    threshold = np.where(counts[:, None] > 0, -last, np.inf)
+    chosen = gain > threshold
+    tied = (gain == threshold) & (gain > 0)
+    wanted = counts - chosen.sum(axis=1)
+    result: npt.NDArray[np.bool_] = chosen | (tied & (np.cumsum(tied, axis=1) <= wanted[:, None]))
+    return result

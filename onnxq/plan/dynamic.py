@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from onnxq.graph.constants import FLOAT_TYPES, Constant, constant_tensor, iterate_constants
+from onnxq.graph.constants import FLOAT_TYPES, Constant, iterate_constants
 from onnxq.graph.scopes import iterate_scopes
 from onnxq.plan.context import Context
 from onnxq.plan.half import plan_half_model_tensor
@@ -50,7 +50,7 @@ def plan_dynamic(model: ir.Model, target: Target, options: DynamicOptions) -> Pl
         mode="dynamic",
         target=target.name,
         tensors=tuple(tensors),
-        skipped=_find_nodes_without_weight(model, labels),
+        skipped=_find_nodes_without_weight(model, labels, used),
         ignored_tensors=len(used) - len(worthwhile),
         ignored_bytes=sum(one.tensor.nbytes for one in used)
         - sum(one.tensor.nbytes for one in worthwhile),
@@ -98,12 +98,15 @@ def _find_incomplete_nodes(tensors: list[TensorPlan]) -> dict[ir.Node, str]:
     }
 
 
-def _find_nodes_without_weight(model: ir.Model, labels: Labels) -> tuple[SkippedNode, ...]:
+def _find_nodes_without_weight(
+    model: ir.Model, labels: Labels, constants: list[Constant]
+) -> tuple[SkippedNode, ...]:
     skipped = []
+    readers = {use.node for constant in constants for use in constant.uses}
     for scope in iterate_scopes(model):
         for node in scope.graph:
             if _WEIGHT_OPERATORS.get(node.op_type) != node.domain or node.op_type == "Gather":
                 continue
-            if all(constant_tensor(value) is None for value in node.inputs[:2]):
+            if node not in readers:
                 skipped.append(SkippedNode(labels[node], node.op_type, "no constant operand"))
     return tuple(skipped)
