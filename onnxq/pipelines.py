@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from onnxq.apply import apply_plan
 from onnxq.errors import AlreadyQuantizedError, InvalidModelError, NothingToQuantizeError
 from onnxq.graph.files import ModelFile, load_model
 from onnxq.graph.opset import raise_opset
-from onnxq.graph.output import check_output, publish, stage_output, write_model
+from onnxq.graph.output import Output, check_output, publish, stage_output, write_model
 from onnxq.plan import DynamicOptions, Plan, plan_dynamic
 from onnxq.plan.requirements import required_ir_version, required_opset
 from onnxq.rules.quantized import find_quantization
@@ -92,33 +92,17 @@ def run_dynamic(
     Raises:
         OnnxqError: any of its kinds; then no output file exists.
     """
-    if not source.name:
-        raise InvalidModelError("'': no such file; name the .onnx file")
-    destination = output or default_output(source, options)
-    if not dry_run:
-        check_output(source, destination, force=force)
-    if data is not None:
-        SampleFolder.open(data)
+    destination = _check_paths(source, output, options, data=data, force=force or dry_run)
     file = open_float_model(source, keep_metadata=keep_metadata)
     model, plan = plan_with_opset(file, target, options)
     if not plan.changes:
         raise NothingToQuantizeError(_explain_nothing(source, plan))
-    float_opset = file.model.opset_imports[""]
-    size_bytes, verification = None, None
+    float_opset, size_bytes, verification = file.model.opset_imports[""], None, None
     if not dry_run:
         hints = find_hints(model)
         apply_plan(model, plan, target)
         with stage_output(destination) as staged:
-            write_model(
-                ModelFile(file.path, model, file.external_files, file.size_bytes),
-                staged,
-                force=force,
-            )
-            size_bytes = staged.size_bytes()
-            if size_bytes >= file.size_bytes:
-                raise NothingToQuantizeError(
-                    f"{source}: would not get smaller ({file.size_bytes} -> {size_bytes} bytes)"
-                )
+            size_bytes = _write_smaller(replace(file, model=model), staged, force=force)
             verification = verify(
                 source,
                 staged.staged_path,
@@ -167,11 +151,35 @@ def plan_with_opset(
     plan = plan_dynamic(model, target, options)
     wanted = required_opset(plan, target)
     if model.opset_imports[""] < wanted:
-        model = raise_opset(model, wanted, where=str(file.path))
+        model = raise_opset(model, wanted, path=file.path)
         simplify(model)
         plan = plan_dynamic(model, target, options)
     model.ir_version = max(model.ir_version, required_ir_version(plan, target))
     return model, plan
+
+
+def _check_paths(
+    source: Path, output: Path | None, options: DynamicOptions, *, data: Path | None, force: bool
+) -> Path:
+    """Refuse before the work what would fail after it; returns where the result goes."""
+    if not source.name:
+        raise InvalidModelError("'': no such file; name the .onnx file")
+    destination = output or default_output(source, options)
+    check_output(source, destination, force=force)
+    if data is not None:
+        SampleFolder.open(data)
+    return destination
+
+
+def _write_smaller(file: ModelFile, staged: Output, *, force: bool) -> int:
+    """Write the model; returns its bytes, of which there must be fewer than before."""
+    write_model(file, staged, force=force)
+    size_bytes = staged.size_bytes()
+    if size_bytes >= file.size_bytes:
+        raise NothingToQuantizeError(
+            f"{file.path}: would not get smaller ({file.size_bytes} -> {size_bytes} bytes)"
+        )
+    return size_bytes
 
 
 def _explain_nothing(source: Path, plan: Plan) -> str:

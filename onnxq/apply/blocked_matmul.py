@@ -41,7 +41,9 @@ def rewrite_blocked_matmul(rewriter: Rewriter, jobs: list[Job]) -> None:
         (product,) = rewriter.add_node(node, "MatMul", (activation, table), name=f"{name}_product")
     if dtype != ir.DataType.FLOAT:
         product = rewriter.cast(node, product, dtype, name=f"{name}_narrowed")
-    rewriter.replace(node, (add_gemm_bias(rewriter, node, product, dtype),))
+    # Of a MatMul and an Add the runtime would make a Gemm, in which it does not find the weight.
+    operator = "Add" if rewriter.target.contrib_operators else "Sub"
+    rewriter.replace(node, (add_gemm_bias(rewriter, node, product, dtype, operator=operator),))
 
 
 def _read_matrix(job: Job) -> Array:

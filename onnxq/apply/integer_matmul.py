@@ -44,13 +44,22 @@ def rewrite_integer_matmul(rewriter: Rewriter, jobs: list[Job]) -> None:
 
 
 def add_gemm_bias(
-    rewriter: Rewriter, node: ir.Node, product: ir.Value, dtype: ir.DataType
+    rewriter: Rewriter,
+    node: ir.Node,
+    product: ir.Value,
+    dtype: ir.DataType,
+    *,
+    operator: str = "Add",
 ) -> ir.Value:
-    """``product + beta * C`` of a Gemm; the product itself for a MatMul or a Gemm without C."""
+    """``product + beta * C`` of a Gemm; the product itself for a MatMul or a Gemm without C.
+
+    With ``operator`` "Sub" it is written as ``product - (-beta * C)``.
+    """
     bias = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
     beta = float_attribute(node, "beta", 1.0)
     if bias is None or beta == 0.0:
         return product
+    beta = -beta if operator == "Sub" else beta
     name = node.name or "gemm"
     if beta != 1.0:
         scope, numpy_type = rewriter.scope_of(node), dtype.numpy()
@@ -61,7 +70,7 @@ def add_gemm_bias(
         else:
             factor = rewriter.add_array(scope, np.array(beta, numpy_type), name=f"{name}_beta")
             (bias,) = rewriter.add_node(node, "Mul", (bias, factor), name=f"{name}_bias")
-    return rewriter.add_node(node, "Add", (product, bias), name=f"{name}_biased")[0]
+    return rewriter.add_node(node, operator, (product, bias), name=f"{name}_biased")[0]
 
 
 def transpose_last_axes(

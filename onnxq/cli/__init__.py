@@ -52,8 +52,12 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _raise_exit)
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     try:
-        cli.main(standalone_mode=False)
+        # Not ``cli.main``, which has an exit code of its own for a closed pipe.
+        with cli.make_context("onnxq", sys.argv[1:]) as context:
+            cli.invoke(context)
         sys.stdout.flush()
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
     except OnnxqError as error:
         _fail(str(error), error.exit_code)
     except click.ClickException as error:

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import io
+from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 
 from onnxq.errors import UnsupportedModelError
+from onnxq.graph.files import iterate_external_tensors
 
 
-def raise_opset(model: ir.Model, version: int, *, where: str) -> ir.Model:
+def raise_opset(model: ir.Model, version: int, *, path: Path) -> ir.Model:
     """The same model in operator set ``version``.
 
     Args:
         model: is left as it is.
         version: newer than the model's own.
-        where: the file, for messages.
+        path: of its file, beside which its external data is.
 
     Raises:
         UnsupportedModelError: the converter of onnx cannot do it.
     """
     current = model.opset_imports.get("", 0)
-    advice = f"{where}: opset {current} must be raised to {version} for this form"
+    advice = f"{path}: opset {current} must be raised to {version} for this form"
     if model.functions:
         raise UnsupportedModelError(
             f"{advice}, which onnx cannot do for a model with local functions; "
@@ -38,20 +40,8 @@ def raise_opset(model: ir.Model, version: int, *, where: str) -> ir.Model:
             f"{advice}, but onnx cannot convert it ({error}); "
             f"export it with opset {version} or newer"
         ) from error
-    for name, value in result.graph.initializers.items():
-        original = model.graph.initializers.get(name)
-        if original is not None and _is_same(original.const_value, value.const_value):
-            # The one that knows in which folder its external file is.
-            value.const_value = original.const_value
+    for tensor in iterate_external_tensors(result):
+        tensor.base_dir = path.resolve().parent
     if len(result.graph.outputs) != len(model.graph.outputs):
         raise UnsupportedModelError(f"{advice}, but the converter of onnx lost outputs")
     return result
-
-
-def _is_same(one: ir.TensorProtocol | None, other: ir.TensorProtocol | None) -> bool:
-    return (
-        one is not None
-        and other is not None
-        and one.dtype == other.dtype
-        and one.shape == other.shape
-    )

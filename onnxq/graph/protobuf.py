@@ -12,21 +12,22 @@ from google.protobuf.message import DecodeError
 from onnxq.errors import InvalidModelError, UnsupportedModelError
 
 _LONG_DOMAIN = "ai.onnx"
-_BITS: dict[int, int] = {
-    onnx.TensorProto.FLOAT: 32,
-    onnx.TensorProto.DOUBLE: 64,
-    onnx.TensorProto.FLOAT16: 16,
-    onnx.TensorProto.BFLOAT16: 16,
-    onnx.TensorProto.INT8: 8,
-    onnx.TensorProto.UINT8: 8,
-    onnx.TensorProto.INT16: 16,
-    onnx.TensorProto.UINT16: 16,
-    onnx.TensorProto.INT32: 32,
-    onnx.TensorProto.UINT32: 32,
-    onnx.TensorProto.INT64: 64,
-    onnx.TensorProto.UINT64: 64,
-    onnx.TensorProto.BOOL: 8,
+_FIELDS: dict[int, tuple[int, str]] = {
+    onnx.TensorProto.FLOAT: (32, "float_data"),
+    onnx.TensorProto.DOUBLE: (64, "double_data"),
+    onnx.TensorProto.FLOAT16: (16, "int32_data"),
+    onnx.TensorProto.BFLOAT16: (16, "int32_data"),
+    onnx.TensorProto.INT8: (8, "int32_data"),
+    onnx.TensorProto.UINT8: (8, "int32_data"),
+    onnx.TensorProto.INT16: (16, "int32_data"),
+    onnx.TensorProto.UINT16: (16, "int32_data"),
+    onnx.TensorProto.INT32: (32, "int32_data"),
+    onnx.TensorProto.UINT32: (32, "uint64_data"),
+    onnx.TensorProto.INT64: (64, "int64_data"),
+    onnx.TensorProto.UINT64: (64, "uint64_data"),
+    onnx.TensorProto.BOOL: (8, "int32_data"),
 }
+"""Bits of an element in raw data, and the field for elements that are stored one by one."""
 
 
 def parse_model(path: Path) -> onnx.ModelProto:
@@ -59,8 +60,10 @@ def parse_model(path: Path) -> onnx.ModelProto:
             f"{path}: not an ONNX model (no graph, IR version or operator set in it)"
         )
     _use_short_domain(proto)
-    for graph in _iterate_graphs(proto.graph):
-        _check_tensors(path, graph)
+    for body in _iterate_bodies(proto):
+        _check_constants(path, body)
+        if isinstance(body, onnx.GraphProto):
+            _check_initializers(path, body)
     return proto
 
 
@@ -70,46 +73,58 @@ def _use_short_domain(proto: onnx.ModelProto) -> None:
         for imported in owner.opset_import:
             if imported.domain == _LONG_DOMAIN:
                 imported.domain = ""
-    owners = (*_iterate_graphs(proto.graph), *proto.functions)
-    for node in (node for owner in owners for node in owner.node):
+    for node in (node for body in _iterate_bodies(proto) for node in body.node):
         if node.domain == _LONG_DOMAIN:
             node.domain = ""
 
 
-def _iterate_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _iterate_graphs(attribute.g)
+def _iterate_bodies(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
+    """The main graph, the functions, and every graph inside their nodes."""
+    waiting: list[onnx.GraphProto | onnx.FunctionProto] = [proto.graph, *proto.functions]
+    while waiting:
+        body = waiting.pop()
+        yield body
+        waiting += [
+            attribute.g
+            for node in body.node
+            for attribute in node.attribute
+            if attribute.type == onnx.AttributeProto.GRAPH
+        ]
 
 
-def _check_tensors(path: Path, graph: onnx.GraphProto) -> None:
+def _check_constants(path: Path, body: onnx.GraphProto | onnx.FunctionProto) -> None:
     """Refuse what the IR cannot hold, or would only find out about when it reads the elements."""
-    sparse = [tensor.values.name for tensor in graph.sparse_initializer]
-    for node in graph.node:
+    for node in body.node:
         for attribute in node.attribute:
+            name = node.output[0] if node.output else "?"
             if attribute.type == onnx.AttributeProto.SPARSE_TENSOR:
-                sparse.append(node.output[0])
-            elif attribute.type == onnx.AttributeProto.TENSOR:
-                _check_length(path, attribute.t, node.output[0] if node.output else "?")
-    if sparse:
-        raise UnsupportedModelError(
-            f"{path}: tensor '{sparse[0]}' is sparse; save the model with dense tensors"
-        )
+                raise UnsupportedModelError(_describe_sparse(path, name))
+            if attribute.type == onnx.AttributeProto.TENSOR:
+                _check_length(path, attribute.t, name)
+
+
+def _check_initializers(path: Path, graph: onnx.GraphProto) -> None:
+    for sparse in graph.sparse_initializer:
+        raise UnsupportedModelError(_describe_sparse(path, sparse.values.name))
     for tensor in graph.initializer:
         _check_length(path, tensor, tensor.name)
 
 
+def _describe_sparse(path: Path, name: str) -> str:
+    return f"{path}: tensor '{name}' is sparse; save the model with dense tensors"
+
+
 def _check_length(path: Path, tensor: onnx.TensorProto, name: str) -> None:
-    if not tensor.HasField("raw_data") or tensor.data_location == onnx.TensorProto.EXTERNAL:
+    if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.data_type not in _FIELDS:
         return
-    bits = _BITS.get(int(tensor.data_type))
-    if bits is None:
-        return
-    expected = -(-math.prod(tensor.dims) * bits // 8)
-    if len(tensor.raw_data) != expected:
+    bits, field = _FIELDS[tensor.data_type]
+    elements = math.prod(tensor.dims)
+    if tensor.HasField("raw_data"):
+        unit, found, expected = "bytes", len(tensor.raw_data), -(-elements * bits // 8)
+    else:
+        unit, found, expected = "elements", len(getattr(tensor, field)), elements
+    if found != expected:
         raise InvalidModelError(
-            f"{path}: tensor '{name}' has {len(tensor.raw_data)} bytes where its shape "
-            f"{list(tensor.dims)} takes {expected}; export the model again"
+            f"{path}: tensor '{name}' has {found} {unit} where its shape {list(tensor.dims)} "
+            f"takes {expected}; export the model again"
         )

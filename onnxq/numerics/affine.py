@@ -71,9 +71,8 @@ def choose_parameters(
     # A scale below the smallest normal float would flush to zero on hardware that does so.
     scale = np.where(scale < np.finfo(np.float32).tiny, 1.0, scale).astype(np.float32)
     # Rounded up, the scale of the largest floats would dequantize to infinity.
-    with np.errstate(over="ignore"):
-        overflows = np.isinf(scale * np.float32(quantized_max - quantized_min))
-    scale = np.where(overflows, np.nextafter(scale, np.float32(0)), scale)
+    largest = np.finfo(np.float32).max / np.float64(quantized_max - quantized_min)
+    scale = np.where(scale > largest, np.nextafter(scale, np.float32(0)), scale)
     if midpoint is not None:
         zero_point = np.full(scale.shape, midpoint, np.int32)
     else:

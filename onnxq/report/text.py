@@ -76,10 +76,10 @@ def print_groups(console: Console, plan: Plan) -> None:
     """One row for each group of tensors with the same fate."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in ("what", "operator", "stored as"):
-        table.add_column(title, no_wrap=True)
-    table.add_column("tensors", justify="right")
-    table.add_column("float size", justify="right", no_wrap=True)
-    table.add_column("why not better", overflow="fold")
+        table.add_column(title, overflow="fold")
+    table.add_column("tensors", justify="right", min_width=len("tensors"))
+    table.add_column("float size", justify="right", min_width=len("float size"))
+    table.add_column("reason", overflow="fold", min_width=len("reason"))
     for group in group_tensors(plan):
         table.add_row(
             group.title,

@@ -15,6 +15,20 @@ Check = Callable[[Use, ir.TensorProtocol, Target], str | None]
 
 _ATTENTION_ATTRIBUTES = frozenset({"num_heads", "unidirectional", "mask_filter_value"})
 _ATTENTION_INPUTS = 5
+_FUSED_ACTIVATIONS = frozenset(
+    {
+        "Elu",
+        "HardSigmoid",
+        "LeakyRelu",
+        "Relu",
+        "Selu",
+        "Sigmoid",
+        "Softplus",
+        "Softsign",
+        "Tanh",
+        "ThresholdedRelu",
+    }
+)
 
 
 def refuse_integer_matmul(use: Use, tensor: ir.TensorProtocol, target: Target) -> str | None:
@@ -106,19 +120,20 @@ def output_columns(use: Use, tensor: ir.TensorProtocol) -> int:
 
 
 def _has_plain_bias(node: ir.Node) -> bool:
-    """Whether what is added to the product is nothing, or a constant vector."""
+    """Whether onnxruntime still finds the 4-bit weight behind what is added to the product.
+
+    It makes one Gemm of MatMul and Add first, and of a Gemm and its activation, and then looks for
+    a bare Gemm with a vector for a bias.
+    """
     if node.op_type == "Gemm":
-        biases = [value for value in node.inputs[2:] if value is not None]
-    else:
-        readers = [reader for reader, _ in node.outputs[0].uses() if reader.op_type == "Add"]
-        biases = [
-            value
-            for reader in readers
-            for value in reader.inputs
-            if value is not None and constant_tensor(value) is not None
-        ]
-    tensors = [constant_tensor(value) for value in biases]
-    return all(tensor is not None and len(tensor.shape) == 1 for tensor in tensors)
+        return all(value is None or constant_tensor(value) is not None for value in node.inputs[2:])
+    for add in (reader for reader, _ in node.outputs[0].uses() if reader.op_type == "Add"):
+        tensors = [constant_tensor(value) for value in add.inputs]
+        if not any(tensor is not None and len(tensor.shape) == 1 for tensor in tensors):
+            return False
+        if any(reader.op_type in _FUSED_ACTIVATIONS for reader, _ in add.outputs[0].uses()):
+            return False
+    return True
 
 
 def _refuse_size(use: Use, tensor: ir.TensorProtocol, target: Target) -> str | None:

@@ -31,7 +31,11 @@ def fold_batch_normalization(model: ir.Model) -> None:
         if scope.function is not None:
             continue
         for node in list(scope.graph):
-            if node.op_type == "BatchNormalization" and refuse_fold(node) is None:
+            if (
+                node.op_type == "BatchNormalization"
+                and not node.domain
+                and refuse_fold(node) is None
+            ):
                 _fold(node, scope.graph, names)
 
 
@@ -74,10 +78,10 @@ def _fold(node: ir.Node, graph: ir.Graph, names: Names) -> None:
     weight, dtype = _read(convolution.inputs[1]), _numpy_type(convolution.inputs[1])
     old_bias = convolution.inputs[2] if len(convolution.inputs) > 2 else None
     bias = 0.0 if old_bias is None else _read(old_bias)
-    shape = [1] * weight.ndim
-    shape[_CHANNEL_AXIS[convolution.op_type]] = -1
+    along_channels = [1] * weight.ndim
+    along_channels[_CHANNEL_AXIS[convolution.op_type]] = -1
     base = source.name or "conv"
-    array = (weight * factor.reshape(shape)).astype(dtype)
+    array = (weight * factor.reshape(along_channels)).astype(dtype)
     new_weight = _register(graph, names.new_value(f"{base}_weight"), array)
     array = ((bias - mean) * factor + shift).astype(dtype)
     new_bias = _register(graph, names.new_value(f"{base}_bias"), array)
@@ -85,10 +89,10 @@ def _fold(node: ir.Node, graph: ir.Graph, names: Names) -> None:
     convolution.replace_input_with(1, new_weight)
     convolution.replace_input_with(2, new_bias)
     output = node.outputs[0]
-    name, shape_of_output = output.name, output.shape
+    kept = (output.name, output.shape, output.type)
     output.replace_all_uses_with(source, replace_graph_outputs=True)
     graph.remove(node, safe=True)
-    source.name, source.shape = name, shape_of_output
+    source.name, source.shape, source.type = kept
 
 
 def _register(graph: ir.Graph, name: str, array: Array) -> ir.Value:

@@ -13,7 +13,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from onnxq.graph.attributes import has_reference
 from onnxq.graph.constants import constant_tensor
+from onnxq.graph.names import Names
 from onnxq.graph.scopes import Scope, iterate_scopes
 from onnxq.numerics.affine import Array
 
@@ -39,15 +41,16 @@ LARGEST_FOLD_BYTES = 2**30
 
 def fold_constants(model: ir.Model) -> None:
     """Replace movements of constants by constants."""
+    names = Names(model)
     for scope in iterate_scopes(model):
         if scope.function is not None:
             continue
         waiting = deque(scope.graph.initializers.values())
         while waiting:
-            waiting.extend(_fold_readers(waiting.popleft(), scope))
+            waiting.extend(_fold_readers(waiting.popleft(), scope, names))
 
 
-def _fold_readers(source: ir.Value, scope: Scope) -> list[ir.Value]:
+def _fold_readers(source: ir.Value, scope: Scope, names: Names) -> list[ir.Value]:
     """Fold every reader of ``source``, or none; returns the new constants.
 
     Readers in inner bodies (the two branches of an If, say) that compute the same share the result,
@@ -64,14 +67,17 @@ def _fold_readers(source: ir.Value, scope: Scope) -> list[ir.Value]:
     groups: dict[tuple[Hashable, ...], list[ir.Node]] = {}
     for node in readers:
         groups.setdefault(_computation(node), []).append(node)
-    results = [_evaluate(nodes[0], scope.opset) for nodes in groups.values()]
+    try:
+        results = [_evaluate(nodes[0], scope.opset) for nodes in groups.values()]
+    except Exception:  # the evaluator raises whatever numpy does; the runtime will say it better
+        return []
     written_bytes = sum(array.nbytes for arrays in results for array in arrays)
     if written_bytes > freed_bytes + GROWTH_ALLOWANCE_BYTES:
         return []
     folded = []
     for nodes, arrays in zip(groups.values(), results, strict=True):
         folded += [
-            _replace([node.outputs[index] for node in nodes], array, scope.graph)
+            _replace([node.outputs[index] for node in nodes], array, scope.graph, names)
             for index, array in enumerate(arrays)
         ]
         for node in nodes:
@@ -85,8 +91,14 @@ def _is_foldable(node: ir.Node) -> bool:
         node.op_type in MOVEMENTS
         and node.domain in ("", "ai.onnx")
         and not any(output.is_graph_output() for output in node.outputs)
-        and all(value is None or constant_tensor(value) is not None for value in node.inputs)
+        and not has_reference(node)
+        and all(value is None or _is_numeric_constant(value) for value in node.inputs)
     )
+
+
+def _is_numeric_constant(value: ir.Value) -> bool:
+    tensor = constant_tensor(value)
+    return tensor is not None and not tensor.dtype.is_string()
 
 
 def _computation(node: ir.Node) -> tuple[Hashable, ...]:
@@ -123,18 +135,29 @@ def _evaluate(node: ir.Node, opset: int) -> list[Array]:
         for name, value in zip(names, node.inputs, strict=True)
         if (tensor := constant_tensor(value)) is not None
     }
+    outputs = [f"o{index}" for index in range(len(node.outputs))]
     proto = onnx.NodeProto(
         op_type=node.op_type,
         input=names,
-        output=[f"o{index}" for index in range(len(node.outputs))],
+        output=outputs,
         attribute=[ir.to_proto(attribute) for attribute in node.attributes.values()],
     )
-    evaluator = ReferenceEvaluator(proto, opsets={"": opset})
+    graph = onnx.GraphProto(
+        name="fold",
+        node=[proto],
+        input=[onnx.ValueInfoProto(name=name) for name in names if name],
+        output=[onnx.ValueInfoProto(name=name) for name in outputs],
+    )
+    imports = [onnx.OperatorSetIdProto(version=opset)]
+    evaluator = ReferenceEvaluator(onnx.ModelProto(graph=graph, opset_import=imports))
     return [np.asarray(array) for array in evaluator.run(None, feeds)]
 
 
-def _replace(outputs: list[ir.Value], array: Array, graph: ir.Graph) -> ir.Value:
-    name = outputs[0].name
+def _replace(outputs: list[ir.Value], array: Array, graph: ir.Graph, names: Names) -> ir.Value:
+    producer, name = outputs[0].producer(), outputs[0].name or ""
+    if producer is None or producer.graph is not graph:
+        # It moves to an outer body, where another branch may have the same name.
+        name = names.new_value(f"{name}_shared")
     tensor = ir.Tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
     value = ir.Value(
         name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor
