@@ -120,7 +120,8 @@ def _plan_channels(
     if not statistics.is_finite:
         return context.leave(constant, "holds NaN or infinity")
     expected = expect_sqnr_db(statistics, scheme)
-    spoiled = _reason_spoiled(expected, scheme, primary, context)
+    bulk = expect_sqnr_db(statistics, scheme, bulk=True)
+    spoiled = _reason_spoiled(expected, bulk, scheme, primary, context)
     if spoiled is not None:
         return plan_half_tensor(constant, context, WeightType.FP16, spoiled)
     if not primary.form.is_integer:
@@ -225,15 +226,18 @@ def _reason_for_half(
 
 
 def _reason_spoiled(
-    expected_db: float, scheme: Scheme, primary: _Reading, context: Context
+    expected_db: float, bulk_db: float, scheme: Scheme, primary: _Reading, context: Context
 ) -> str | None:
     target = context.target
     lowest = (
         target.lowest_integer_sqnr_db if primary.form.is_integer else target.lowest_storage_sqnr_db
     )
-    if expected_db >= lowest:
-        return None
-    return f"fp16: {scheme.type.value} would leave only {expected_db:.0f} dB of it"
+    name = scheme.type.value
+    if expected_db < lowest:
+        return f"fp16: {name} would leave only {expected_db:.0f} dB of it"
+    if bulk_db < target.lowest_bulk_sqnr_db:
+        return f"fp16: beside its outliers {name} would leave only {bulk_db:.0f} dB of it"
+    return None
 
 
 def _refuse_storage(

@@ -21,11 +21,15 @@ class WeightStatistics:
         minimum: of each channel, with the reduced axes kept at length 1.
         maximum: likewise.
         mean_square: over all elements.
+        bulk_mean_square: likewise, without the element of largest magnitude of each channel. One
+            outlier a channel makes the scale and, alone, most of the power; what it drowns is the
+            rest.
     """
 
     minimum: FloatArray
     maximum: FloatArray
     mean_square: float
+    bulk_mean_square: float
 
     @property
     def is_finite(self) -> bool:
@@ -48,11 +52,17 @@ def measure_weight(real: Array, axes: tuple[int, ...]) -> WeightStatistics:
     reduced = tuple(axis for axis in range(real.ndim) if axis not in axes)
     flat = real.reshape(-1)
     with np.errstate(over="ignore", invalid="ignore"):
-        power = sum_of_products(flat, flat) / max(1, flat.size)
+        power = sum_of_products(flat, flat)
+    minimum = real.min(axis=reduced, keepdims=True)
+    maximum = real.max(axis=reduced, keepdims=True)
+    extremes = np.maximum(np.abs(minimum), np.abs(maximum)).reshape(-1)
+    others = flat.size - extremes.size
+    bulk = max(0.0, power - sum_of_products(extremes, extremes))
     return WeightStatistics(
-        minimum=real.min(axis=reduced, keepdims=True),
-        maximum=real.max(axis=reduced, keepdims=True),
-        mean_square=power,
+        minimum=minimum,
+        maximum=maximum,
+        mean_square=power / max(1, flat.size),
+        bulk_mean_square=bulk / others if others else power / max(1, flat.size),
     )
 
 
@@ -68,10 +78,17 @@ def resolve_parameters(statistics: WeightStatistics, scheme: Scheme) -> Paramete
     )
 
 
-def expect_sqnr_db(statistics: WeightStatistics, scheme: Scheme) -> float:
-    """SQNR of the tensor itself after rounding, predicted from its scales."""
+def expect_sqnr_db(statistics: WeightStatistics, scheme: Scheme, *, bulk: bool = False) -> float:
+    """SQNR of the tensor itself after rounding, predicted from its scales.
+
+    Args:
+        statistics: of the tensor, along the axes of the scheme.
+        scheme: one that is not blocked.
+        bulk: leave the largest element of each channel out of the signal.
+    """
     scale = resolve_parameters(statistics, scheme).scale.astype(np.float64)
     used = scale[(statistics.maximum != 0) | (statistics.minimum != 0)]
     if used.size == 0:
         return math.inf
-    return expected_sqnr_db(statistics.mean_square, float(np.sum(used**2)) / scale.size)
+    signal = statistics.bulk_mean_square if bulk else statistics.mean_square
+    return expected_sqnr_db(signal, float(np.sum(used**2)) / scale.size)

@@ -112,7 +112,7 @@ def print_plan(console: Console, plan: Plan) -> None:
         "what",
         "stored as",
         "dB",
-        "why not better",
+        "reason",
     ):
         table.add_column(title, overflow="fold")
     for tensor in plan.tensors:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxq.graph.attributes import int_attribute
-from onnxq.graph.constants import constant_tensor
+from onnxq.graph.constants import FLOAT_TYPES, constant_tensor, iterate_constants
 from onnxq.graph.scopes import iterate_scopes, node_label
 from onnxq.rules.roles import find_role
 
@@ -45,36 +45,79 @@ _SMALLEST_WEIGHT = 256
 
 
 def find_quantization(model: ir.Model) -> str | None:
-    """What shows that the model is quantized, as text, or None."""
+    """What shows that the model is quantized, as text, or None.
+
+    Weights in 16 bits that are widened count only where they are most of the weights: a
+    mixed-precision export widens some, too.
+    """
+    halves, widened = "", 0
     for scope in iterate_scopes(model):
         for position, node in enumerate(scope.graph):
+            label = f"node '{scope.path_of(node_label(node, position))}'"
             found = _describe(node)
             if found:
-                return f"node '{scope.path_of(node_label(node, position))}' {found}"
-    return None
+                return f"{label} {found}"
+            tensor = _find_widened(node)
+            if tensor is not None:
+                halves = halves or f"{label} widens weights stored as {tensor.dtype.name.lower()}"
+                widened += tensor.size
+    return halves if widened > _count_plain_weights(model) else None
+
+
+def _count_plain_weights(model: ir.Model) -> int:
+    """Elements of the float weights that layers read directly."""
+    return sum(
+        constant.tensor.size
+        for constant in iterate_constants(model)
+        if constant.tensor.dtype in FLOAT_TYPES
+        and constant.tensor.size >= _SMALLEST_WEIGHT
+        and any(
+            (role := find_role(use.node, use.input_index)) is not None
+            and (role.operator != "Gather" or not _is_widened(use.node))
+            for use in constant.uses
+        )
+    )
+
+
+def _is_widened(lookup: ir.Node) -> bool:
+    return any(_find_widened(reader) is not None for reader, _ in lookup.outputs[0].uses())
 
 
 def _describe(node: ir.Node) -> str | None:
+    """What in one node is quantized beyond doubt."""
     if node.op_type in _OPERATORS or node.op_type.startswith(_PREFIXES):
         return f"is a {node.op_type}"
-    if node.op_type != "Cast" or node.domain not in ("", "ai.onnx"):
+    if not _is_cast(node, _FLOATS):
         return None
-    wanted = int_attribute(node, "to", 0)
     tensor, looked_up = _find_stored(node.inputs[0])
-    if tensor is None or tensor.size < _SMALLEST_WEIGHT or len(tensor.shape) < 2:
+    if tensor is None or tensor.dtype not in _INTEGER_WEIGHTS:
         return None
-    if tensor.dtype in _HALF_WEIGHTS and wanted in _WIDE:
-        if looked_up or _reaches_weight(node.outputs[0]):
-            return f"widens weights stored as {tensor.dtype.name.lower()}"
-    elif tensor.dtype in _INTEGER_WEIGHTS and wanted in _FLOATS:
-        scaled = any(reader.op_type in ("Mul", "Sub") for reader, _ in node.outputs[0].uses())
-        if (looked_up and scaled) or _reaches_weight(node.outputs[0]):
-            return f"turns {tensor.dtype.name.lower()} weights into floats"
+    scaled = any(reader.op_type in ("Mul", "Sub") for reader, _ in node.outputs[0].uses())
+    if (looked_up and scaled) or _reaches_weight(node.outputs[0]):
+        return f"turns {tensor.dtype.name.lower()} weights into floats"
     return None
 
 
+def _find_widened(node: ir.Node) -> ir.TensorProtocol | None:
+    """The 16-bit weight that a Cast widens."""
+    if not _is_cast(node, _WIDE):
+        return None
+    tensor, looked_up = _find_stored(node.inputs[0])
+    if tensor is None or tensor.dtype not in _HALF_WEIGHTS:
+        return None
+    return tensor if looked_up or _reaches_weight(node.outputs[0]) else None
+
+
+def _is_cast(node: ir.Node, wanted: frozenset[int]) -> bool:
+    return (
+        node.op_type == "Cast"
+        and node.domain in ("", "ai.onnx")
+        and int_attribute(node, "to", 0) in wanted
+    )
+
+
 def _find_stored(value: ir.Value | None) -> tuple[ir.TensorProtocol | None, bool]:
-    """The constant behind movements, and whether rows of it were looked up."""
+    """The stored weight behind movements, and whether rows of it were looked up."""
     looked_up = False
     while value is not None and constant_tensor(value) is None:
         producer = value.producer()
@@ -82,7 +125,10 @@ def _find_stored(value: ir.Value | None) -> tuple[ir.TensorProtocol | None, bool
             return None, False
         looked_up |= producer.op_type == "Gather"
         value = producer.inputs[0]
-    return constant_tensor(value), looked_up
+    tensor = constant_tensor(value)
+    if tensor is None or tensor.size < _SMALLEST_WEIGHT or len(tensor.shape) < 2:
+        return None, False
+    return tensor, looked_up
 
 
 def _reaches_weight(value: ir.Value) -> bool:

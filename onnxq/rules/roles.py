@@ -89,6 +89,10 @@ def _gemm_right(node: ir.Node, _rank: int) -> tuple[int, ...]:
     return (0,) if is_set(node, "transB") else (1,)
 
 
+def _fused_matmul_right(node: ir.Node, rank: int) -> tuple[int, ...]:
+    return (rank - 2,) if is_set(node, "transB") else (rank - 1,)
+
+
 _MATMUL = (Form.BLOCKED_MATMUL, Form.INTEGER_MATMUL)
 
 WEIGHT_ROLES: tuple[WeightRole, ...] = (
@@ -110,7 +114,7 @@ WEIGHT_ROLES: tuple[WeightRole, ...] = (
     WeightRole("", "Gather", 0, _fixed(0), (Form.LOOKUP,)),
     WeightRole(MICROSOFT, "Attention", 1, _last, (Form.INTEGER_ATTENTION,)),
     WeightRole(MICROSOFT, "FusedConv", 1, _fixed(0)),
-    WeightRole(MICROSOFT, "FusedMatMul", 1, _last),
+    WeightRole(MICROSOFT, "FusedMatMul", 1, _fused_matmul_right),
     WeightRole(MICROSOFT, "FusedGemm", 1, _gemm_right),
     WeightRole(MICROSOFT, "EmbedLayerNormalization", 2, _fixed(0)),
     WeightRole(MICROSOFT, "EmbedLayerNormalization", 3, _fixed(0)),

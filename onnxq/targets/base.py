@@ -22,6 +22,8 @@ class Target:
         lowest_integer_sqnr_db: an 8-bit weight under this is spoiled, also for integer kernels.
         lowest_storage_sqnr_db: an 8-bit weight under this is stored as fp16 where that costs no
             speed.
+        lowest_bulk_sqnr_db: the same for what is left of a weight without the largest element of
+            each channel, which alone can make a spoiled weight look good.
         filter_bank_min_taps: a convolution of one input channel with a kernel this long is a
             filter bank of a signal-processing front end.
     """
@@ -36,4 +38,5 @@ class Target:
     default_block_size: int
     lowest_integer_sqnr_db: float
     lowest_storage_sqnr_db: float
+    lowest_bulk_sqnr_db: float
     filter_bank_min_taps: int

@@ -1,0 +1,65 @@
+PYTHON ?= python3
+WORKERS ?= auto
+
+VENV := .venv
+DEMO_VENV := .venv-demo
+PIP := -m pip install --quiet --disable-pip-version-check
+SAMPLES := mlp cnn lstm transformer
+
+.PHONY: help demo test check fix bench clean
+
+help:
+	@echo "make demo   quantize the four sample models into build/demo/"
+	@echo "make test   run the tests"
+	@echo "make check  lint, format and types, nothing is changed"
+	@echo "make fix    lint and format, files are changed"
+	@echo "make bench  say how the benchmarks are run"
+	@echo "make clean  remove everything that make has made"
+
+# Each environment is made once, and again when the dependencies change. The package is installed
+# editable, so a changed source needs no new installation.
+$(VENV)/installed: pyproject.toml
+	@echo "installing onnxq with its development tools into $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python $(PIP) -e '.[dev]'
+	@touch $@
+
+$(DEMO_VENV)/installed: pyproject.toml
+	@echo "installing onnxq into $(DEMO_VENV)"
+	@$(PYTHON) -m venv $(DEMO_VENV)
+	@$(DEMO_VENV)/bin/python $(PIP) -e .
+	@touch $@
+
+demo: $(DEMO_VENV)/installed
+	@mkdir -p build/demo
+	@set -e; for model in $(SAMPLES); do \
+	  echo "$$ onnxq dynamic sample_models/$$model.onnx --data calib_data/$$model/eval" \
+    "-o build/demo/$$model.int8.onnx --force"; \
+	  $(DEMO_VENV)/bin/onnxq dynamic sample_models/$$model.onnx --data calib_data/$$model/eval \
+	    -o build/demo/$$model.int8.onnx --force; \
+	done
+
+test: $(VENV)/installed
+	@$(VENV)/bin/python -m pytest -n $(WORKERS)
+
+check: $(VENV)/installed
+	@$(VENV)/bin/ruff check --quiet .
+	@$(VENV)/bin/ruff format --check --quiet .
+	@$(VENV)/bin/mypy --no-error-summary
+	@$(VENV)/bin/python docs/generate_cli.py --check
+
+fix: $(VENV)/installed
+	@$(VENV)/bin/ruff check --fix --quiet .
+	@$(VENV)/bin/ruff format --quiet .
+	@$(VENV)/bin/python docs/generate_cli.py
+
+bench:
+	@echo "The benchmarks take minutes and some need downloads, so they are run one by one."
+	@echo "Each says what it measures and needs, with --help:"
+	@for script in benchmarks/*.py; do \
+	  if grep -qs "__main__" $$script; then echo "  python $$script --help"; fi; \
+	done
+
+clean:
+	@rm -rf $(VENV) $(DEMO_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,34 @@
+"""``onnxq inspect``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.cli.running import SAMPLE_MODELS, onnxq
+
+
+def test_text_names_what_is_in_the_model(tmp_path: Path) -> None:
+    result = onnxq("inspect", SAMPLE_MODELS / "lstm.onnx", "--plan", "dynamic", cwd=tmp_path)
+    assert result.returncode == 0
+    assert result.stderr == ""
+    assert "input   rows: float[batch, 16, 16]" in result.stdout
+    assert "output  logits: float[batch, 10]" in result.stdout
+    assert "opset ai.onnx 17" in result.stdout
+    assert "no gain: hidden size 96 is under 128" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_holds_the_plan_only_when_asked(tmp_path: Path) -> None:
+    model = SAMPLE_MODELS / "transformer.onnx"
+    plain = json.loads(onnxq("inspect", model, "--json", cwd=tmp_path).stdout)
+    planned = json.loads(
+        onnxq("inspect", model, "--json", "--plan", "dynamic", cwd=tmp_path).stdout
+    )
+    assert plain["plan"] is None
+    assert planned.pop("plan")["mode"] == "dynamic"
+    plain.pop("plan")
+    assert planned == plain
+    assert plain["size_bytes"] == model.stat().st_size
+    assert plain["operators"]["MatMul"] == 16
+    assert plain["quantized"] is None
