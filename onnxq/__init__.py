@@ -41,6 +41,7 @@ def quantize_dynamic(
     op_types: Sequence[str] = (),
     data: str | os.PathLike[str] | None = None,
     force: bool = False,
+    in_place: bool = False,
     dry_run: bool = False,
     keep_metadata: bool = False,
 ) -> DynamicResult:
@@ -61,6 +62,7 @@ def quantize_dynamic(
         op_types: operator types to quantize; empty for all.
         data: folder of samples to compare on; made-up inputs if None.
         force: replace an output that exists.
+        in_place: replace the model itself.
         dry_run: only plan.
         keep_metadata: keep the texts that exporters leave at nodes for debugging.
 
@@ -89,6 +91,7 @@ def quantize_dynamic(
         options=options,
         data=None if data is None else Path(data),
         force=force,
+        in_place=in_place,
         dry_run=dry_run,
         keep_metadata=keep_metadata,
     )

@@ -11,7 +11,12 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from onnxq.apply import apply_plan
-from onnxq.errors import AlreadyQuantizedError, InvalidModelError, NothingToQuantizeError
+from onnxq.errors import (
+    AlreadyQuantizedError,
+    InvalidModelError,
+    NothingToQuantizeError,
+    UsageError,
+)
 from onnxq.graph.files import ModelFile, load_model
 from onnxq.graph.opset import raise_opset
 from onnxq.graph.output import Output, check_output, publish, stage_output, write_model
@@ -34,20 +39,20 @@ class DynamicResult:
         output: where the quantized model is, or would be.
         plan: every decision.
         float_size_bytes: of the float model, external data included.
-        size_bytes: of the quantized model; None after a dry run.
-        verification: how it compares; None after a dry run.
         opset: operator set of the quantized model.
         float_opset: operator set of the float model.
+        size_bytes: of the quantized model; None after a dry run.
+        verification: how it compares; None after a dry run.
     """
 
     source: Path
     output: Path
     plan: Plan
     float_size_bytes: int
-    size_bytes: int | None
-    verification: Verification | None
     opset: int
     float_opset: int
+    size_bytes: int | None = None
+    verification: Verification | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data of everything above."""
@@ -69,9 +74,14 @@ class DynamicResult:
 def default_output(source: Path, options: DynamicOptions) -> Path:
     """``model.onnx`` -> ``model.int8.onnx`` in the same folder.
 
+    Raises:
+        InvalidModelError: ``source`` names no file.
+
     >>> str(default_output(Path("net.onnx"), DynamicOptions()))
     'net.int8.onnx'
     """
+    if not source.name:
+        raise InvalidModelError("'': no such file; name the .onnx file")
     return source.with_name(f"{source.stem}.{options.weights.value}.onnx")
 
 
@@ -83,6 +93,7 @@ def run_dynamic(
     options: DynamicOptions,
     data: Path | None = None,
     force: bool = False,
+    in_place: bool = False,
     dry_run: bool = False,
     keep_metadata: bool = False,
     track: Track | None = None,
@@ -92,36 +103,39 @@ def run_dynamic(
     Raises:
         OnnxqError: any of its kinds; then no output file exists.
     """
-    destination = _check_paths(source, output, options, data=data, force=force or dry_run)
+    if in_place and output is not None:
+        raise UsageError("--in-place replaces the input; leave out -o")
+    destination = source if in_place else output or default_output(source, options)
+    _check_paths(source, destination, data=data, force=force or dry_run, in_place=in_place)
     file = open_float_model(source, keep_metadata=keep_metadata)
     model, plan = plan_with_opset(file, target, options)
     if not plan.changes:
         raise NothingToQuantizeError(_explain_nothing(source, plan))
-    float_opset, size_bytes, verification = file.model.opset_imports[""], None, None
-    if not dry_run:
-        hints = find_hints(model)
-        apply_plan(model, plan, target)
-        with stage_output(destination) as staged:
-            size_bytes = _write_smaller(replace(file, model=model), staged, force=force)
-            verification = verify(
-                source,
-                staged.staged_path,
-                data=data,
-                hints=hints,
-                size_bytes=file.size_bytes,
-                track=track or _pass_through,
-            )
-            publish(staged)
-    return DynamicResult(
+    result = DynamicResult(
         source=source,
         output=destination,
         plan=plan,
         float_size_bytes=file.size_bytes,
-        size_bytes=size_bytes,
-        verification=verification,
         opset=model.opset_imports[""],
-        float_opset=float_opset,
+        float_opset=file.model.opset_imports[""],
     )
+    if dry_run:
+        return result
+    hints = find_hints(model)
+    apply_plan(model, plan, target)
+    with stage_output(destination) as staged:
+        quantized = replace(file, model=model)
+        size_bytes = _write_smaller(quantized, staged, force=force, in_place=in_place)
+        verification = verify(
+            source,
+            staged.staged_path,
+            data=data,
+            hints=hints,
+            size_bytes=file.size_bytes,
+            track=track or _pass_through,
+        )
+        publish(staged)
+    return replace(result, size_bytes=size_bytes, verification=verification)
 
 
 def open_float_model(source: Path, *, keep_metadata: bool) -> ModelFile:
@@ -159,21 +173,18 @@ def plan_with_opset(
 
 
 def _check_paths(
-    source: Path, output: Path | None, options: DynamicOptions, *, data: Path | None, force: bool
-) -> Path:
-    """Refuse before the work what would fail after it; returns where the result goes."""
-    if not source.name:
-        raise InvalidModelError("'': no such file; name the .onnx file")
-    destination = output or default_output(source, options)
-    check_output(source, destination, force=force)
+    source: Path, destination: Path, *, data: Path | None, force: bool, in_place: bool
+) -> None:
+    """Refuse before the work what would fail after it."""
+    if not in_place:
+        check_output(source, destination, force=force)
     if data is not None:
         SampleFolder.open(data)
-    return destination
 
 
-def _write_smaller(file: ModelFile, staged: Output, *, force: bool) -> int:
+def _write_smaller(file: ModelFile, staged: Output, *, force: bool, in_place: bool) -> int:
     """Write the model; returns its bytes, of which there must be fewer than before."""
-    write_model(file, staged, force=force)
+    write_model(file, staged, force=force, in_place=in_place)
     size_bytes = staged.size_bytes()
     if size_bytes >= file.size_bytes:
         raise NothingToQuantizeError(

@@ -69,6 +69,7 @@ WEIGHT_TYPES = ("int8", "uint8", "int4", "uint4", "fp16", "bf16")
     help="Compare with float on the .npz or .npy samples in DIR.  [default: made-up inputs]",
 )
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@click.option("--in-place", is_flag=True, help="Replace MODEL itself by the result.")
 @click.option("--dry-run", is_flag=True, help="Print the plan, write nothing.")
 @click.option("--keep-metadata", is_flag=True, help="Keep the debugging texts of the exporter.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -88,6 +89,7 @@ def dynamic(
     op_types: tuple[str, ...],
     data: Path | None,
     force: bool,
+    in_place: bool,
     dry_run: bool,
     keep_metadata: bool,
     as_json: bool,
@@ -125,6 +127,7 @@ def dynamic(
         ),
         data=data,
         force=force,
+        in_place=in_place,
         dry_run=dry_run,
         keep_metadata=keep_metadata,
         track=track_samples,

@@ -53,7 +53,9 @@ def check_output(source: Path, output: Path, *, force: bool) -> None:
     """
     try:
         if output.exists() and source.exists() and output.samefile(source):
-            raise OutputError(f"{output}: is the input model; name another file with -o")
+            raise OutputError(
+                f"{output}: is the input model; name another file with -o, or say --in-place"
+            )
         if output.is_dir():
             raise OutputError(f"{output}: is a directory; name a file with -o")
         if not output.parent.is_dir():
@@ -85,11 +87,12 @@ def stage_output(path: Path) -> Iterator[Output]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_model(source: ModelFile, output: Output, *, force: bool) -> None:
+def write_model(source: ModelFile, output: Output, *, force: bool, in_place: bool = False) -> None:
     """Write ``source.model`` to the staged path of ``output``.
 
     Weights that are computed lazily are computed now, one after the other. External data is
-    written where the input has some, or where the result is too large for one file.
+    written where the input has some, or where the result is too large for one file. With
+    ``in_place`` the files of the input may be replaced.
 
     Raises:
         OutputError: the disk is full, or the file for external data is taken.
@@ -103,11 +106,11 @@ def write_model(source: ModelFile, output: Output, *, force: bool) -> None:
         if value.const_value is not None
     )
     separate = bool(source.external_files) or weights_bytes > EXTERNAL_DATA_THRESHOLD_BYTES
-    _refuse_weights_of_input(source, output.path)
-    if separate:
-        data_path = output.path.with_name(output.data_name)
+    data_path = output.path.with_name(output.data_name)
+    if not in_place:
+        _refuse_weights_of_input(source, output.path)
         _refuse_weights_of_input(source, data_path)
-        if data_path.exists() and not force:
+        if separate and data_path.exists() and not force:
             raise OutputError(f"{data_path}: exists already; --force replaces it")
     try:
         ir.save(
