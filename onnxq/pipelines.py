@@ -17,10 +17,19 @@ from onnxq.errors import (
     NothingToQuantizeError,
     UsageError,
 )
+from onnxq.graph.check import explain_damage
 from onnxq.graph.files import ModelFile, load_model
 from onnxq.graph.opset import raise_opset
 from onnxq.graph.output import Output, check_output, publish, stage_output, write_model
-from onnxq.plan import DynamicOptions, Plan, plan_dynamic
+from onnxq.plan import (
+    DynamicOptions,
+    Plan,
+    Selection,
+    follow_nodes,
+    name_excluded_nodes,
+    plan_dynamic,
+    select,
+)
 from onnxq.plan.requirements import required_ir_version, required_opset
 from onnxq.rules.quantized import find_quantization
 from onnxq.runtime.session import Feeds
@@ -107,43 +116,47 @@ def run_dynamic(
         raise UsageError("--in-place replaces the input; leave out -o")
     destination = source if in_place else output or default_output(source, options)
     _check_paths(source, destination, data=data, force=force or dry_run, in_place=in_place)
-    file = open_float_model(source, keep_metadata=keep_metadata)
-    model, plan = plan_with_opset(file, target, options)
-    if not plan.changes:
-        raise NothingToQuantizeError(_explain_nothing(source, plan))
-    result = DynamicResult(
-        source=source,
-        output=destination,
-        plan=plan,
-        float_size_bytes=file.size_bytes,
-        opset=model.opset_imports[""],
-        float_opset=file.model.opset_imports[""],
-    )
-    if dry_run:
-        return result
-    hints = find_hints(model)
-    apply_plan(model, plan, target)
-    with stage_output(destination) as staged:
-        quantized = replace(file, model=model)
-        size_bytes = _write_smaller(quantized, staged, force=force, in_place=in_place)
-        verification = verify(
-            source,
-            staged.staged_path,
-            data=data,
-            hints=hints,
-            size_bytes=file.size_bytes,
-            track=track or _pass_through,
+    with explain_damage(source):
+        file, selection = open_float_model(source, options, keep_metadata=keep_metadata)
+        model, plan = plan_with_opset(file, target, options, selection)
+        if not plan.changes:
+            raise NothingToQuantizeError(_explain_nothing(source, plan))
+        result = DynamicResult(
+            source=source,
+            output=destination,
+            plan=plan,
+            float_size_bytes=file.size_bytes,
+            opset=model.opset_imports[""],
+            float_opset=file.model.opset_imports[""],
         )
-        publish(staged)
-    return replace(result, size_bytes=size_bytes, verification=verification)
+        if dry_run:
+            return result
+        hints = find_hints(model)
+        apply_plan(model, plan, target)
+        with stage_output(destination) as staged:
+            quantized = replace(file, model=model)
+            size_bytes = _write_smaller(quantized, staged, force=force, in_place=in_place)
+            verification = verify(
+                source,
+                staged.staged_path,
+                data=data,
+                hints=hints,
+                size_bytes=file.size_bytes,
+                track=track or _pass_through,
+            )
+            publish(staged)
+        return replace(result, size_bytes=size_bytes, verification=verification)
 
 
-def open_float_model(source: Path, *, keep_metadata: bool) -> ModelFile:
-    """Load, refuse what is quantized already, and simplify.
+def open_float_model(
+    source: Path, options: DynamicOptions, *, keep_metadata: bool
+) -> tuple[ModelFile, Selection]:
+    """Load, refuse what is quantized already, select nodes, and simplify.
 
     Raises:
         InvalidModelError, ExternalDataError, UnsupportedModelError: see ``load_model``.
         AlreadyQuantizedError: a second layer is never added.
+        SelectorError: a selector in the options matches no node.
     """
     file = load_model(source)
     evidence = find_quantization(file.model)
@@ -151,23 +164,26 @@ def open_float_model(source: Path, *, keep_metadata: bool) -> ModelFile:
         raise AlreadyQuantizedError(
             f"{source}: already quantized: {evidence}; quantize the float model instead"
         )
+    selection = select(file.model, options)
     if not keep_metadata:
         passes.ClearMetadataAndDocStringPass()(file.model)
-    simplify(file.model)
-    return file
+    simplify(file.model, selection.excluded)
+    return file, selection
 
 
 def plan_with_opset(
-    file: ModelFile, target: Target, options: DynamicOptions
+    file: ModelFile, target: Target, options: DynamicOptions, selection: Selection
 ) -> tuple[ir.Model, Plan]:
     """Plan, and raise the operator set first where the plan needs newer operators."""
     model = file.model
-    plan = plan_dynamic(model, target, options)
+    plan = plan_dynamic(model, target, options, selection)
     wanted = required_opset(plan, target)
     if model.opset_imports[""] < wanted:
+        name_excluded_nodes(selection)
         model = raise_opset(model, wanted, path=file.path)
-        simplify(model)
-        plan = plan_dynamic(model, target, options)
+        selection = follow_nodes(selection, model)
+        simplify(model, selection.excluded)
+        plan = plan_dynamic(model, target, options, selection)
     model.ir_version = max(model.ir_version, required_ir_version(plan, target))
     return model, plan
 

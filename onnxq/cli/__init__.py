@@ -50,13 +50,23 @@ _register_commands()
 
 def main() -> NoReturn:
     """Run the command line and exit with its code; nothing leaves a traceback."""
-    # Termination unwinds like an interrupt, so that temporary files are removed.
-    signal.signal(signal.SIGTERM, _raise_exit)
+    received: list[int] = []
+
+    def unwind(number: int, _frame: FrameType | None) -> NoReturn:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    # Both unwind, so that temporary files are removed.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, unwind)
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     # One command is one short process: collecting cycles during the imports and freeing every
     # object at the end took a third of the processor time of quantizing a small model.
     gc.disable()
     exit_code = run(sys.argv[1:])
+    if exit_code != EXIT_DONE and received:
+        # Also where the import of an extension module made another error of the interrupt.
+        exit_code = EXIT_TERMINATED if signal.SIGTERM in received else EXIT_INTERRUPTED
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
@@ -97,7 +107,3 @@ def _exit_code_of(done: SystemExit | click.exceptions.Exit) -> int:
 def _fail(message: str, exit_code: int = EXIT_ERROR) -> int:
     click.echo(f"error: {' '.join(message.split())}", err=True)
     return exit_code
-
-
-def _raise_exit(_signal: int, _frame: FrameType | None) -> NoReturn:
-    sys.exit(EXIT_TERMINATED)

@@ -10,11 +10,11 @@ WEIGHT_TYPES = ("int8", "uint8", "int4", "uint4", "fp16", "bf16")
 
 
 @click.command(short_help="Quantize weights; needs no data.")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=click.Path(path_type=Path, readable=False))
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     help="Where the result goes.  [default: MODEL's stem + .int8.onnx (by type), beside it]",
 )
 @click.option(
@@ -64,7 +64,7 @@ WEIGHT_TYPES = ("int8", "uint8", "int4", "uint4", "fp16", "bf16")
 )
 @click.option(
     "--data",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     metavar="DIR",
     help="Compare with float on the .npz or .npy samples in DIR.  [default: made-up inputs]",
 )
@@ -123,7 +123,9 @@ def dynamic(
             storage=storage,
             include=include,
             exclude=exclude,
-            op_types=tuple(part.strip() for one in op_types for part in one.split(",")),
+            op_types=tuple(
+                part.strip() for one in op_types for part in one.split(",") if part.strip()
+            ),
         ),
         data=data,
         force=force,

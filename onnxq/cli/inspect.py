@@ -8,7 +8,7 @@ import click
 
 
 @click.command(short_help="Show what is in a model, and what would be quantized.")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=click.Path(path_type=Path, readable=False))
 @click.option(
     "--plan",
     type=click.Choice(["dynamic"]),

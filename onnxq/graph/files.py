@@ -47,6 +47,11 @@ def load_model(path: Path) -> ModelFile:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
+        if "Map types" in str(cause):
+            raise UnsupportedModelError(
+                f"{path}: has a map as input or output, which onnxq cannot handle; export it "
+                "with tensors (skl2onnx: zipmap=False)"
+            ) from error
         raise InvalidModelError(f"{path}: not a usable ONNX graph: {cause}") from error
     _check_opset(path, model)
     folder = path.resolve().parent

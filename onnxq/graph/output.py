@@ -58,14 +58,18 @@ def check_output(source: Path, output: Path, *, force: bool) -> None:
             )
         if output.is_dir():
             raise OutputError(f"{output}: is a directory; name a file with -o")
+        if output.exists() and not output.is_file():
+            raise OutputError(f"{output}: is not a regular file; name another one with -o")
+        output.resolve(strict=False)
         if not output.parent.is_dir():
             raise OutputError(
                 f"{output}: the folder {output.parent} does not exist; create it first"
             )
         if output.exists() and not force:
             raise OutputError(f"{output}: exists already; --force replaces it")
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be written: {error.strerror or error}") from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise OutputError(f"{output}: cannot be written: {reason or error}") from error
 
 
 @contextmanager

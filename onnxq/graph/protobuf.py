@@ -42,6 +42,8 @@ def parse_model(path: Path) -> onnx.ModelProto:
             raise InvalidModelError(f"{path}: no such file; check the path of the model")
         if path.is_dir():
             raise InvalidModelError(f"{path}: is a directory; name the .onnx file inside it")
+        if not path.is_file():
+            raise InvalidModelError(f"{path}: is not a regular file; name an .onnx file")
         content = path.read_bytes()
     except OSError as error:
         raise InvalidModelError(f"{path}: cannot be read: {error.strerror}") from error
@@ -61,6 +63,7 @@ def parse_model(path: Path) -> onnx.ModelProto:
         )
     _use_short_domain(proto)
     for body in _iterate_bodies(proto):
+        _check_names(path, body)
         _check_constants(path, body)
         if isinstance(body, onnx.GraphProto):
             _check_initializers(path, body)
@@ -92,11 +95,24 @@ def _iterate_bodies(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.F
         ]
 
 
+def _check_names(path: Path, body: onnx.GraphProto | onnx.FunctionProto) -> None:
+    """Refuse names that are no text, which protobuf hands out as bytes."""
+    for node in body.node:
+        for name in (node.op_type, node.domain, node.name, *node.input, *node.output):
+            if not isinstance(name, str):
+                raise InvalidModelError(f"{path}: the name {name!r} is not UTF-8; export it again")
+
+
 def _check_constants(path: Path, body: onnx.GraphProto | onnx.FunctionProto) -> None:
     """Refuse what the IR cannot hold, or would only find out about when it reads the elements."""
     for node in body.node:
         for attribute in node.attribute:
             name = node.output[0] if node.output else "?"
+            if attribute.type == onnx.AttributeProto.UNDEFINED:
+                raise InvalidModelError(
+                    f"{path}: attribute '{attribute.name}' of the node that makes '{name}' has no "
+                    "type; export the model again"
+                )
             if attribute.type == onnx.AttributeProto.SPARSE_TENSOR:
                 raise UnsupportedModelError(_describe_sparse(path, name))
             if attribute.type == onnx.AttributeProto.TENSOR:

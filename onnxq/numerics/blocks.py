@@ -76,5 +76,8 @@ def _choose_block_parameters(padded: Array, scheme: Scheme) -> Parameters:
     # a Gaussian weight gains about 0.6 dB over maximum / 7.
     extreme = np.where(-minimum > maximum, minimum, maximum)
     scale = (extreme / (low - scheme.midpoint)).astype(np.float32)
-    scale[np.abs(scale) < np.finfo(np.float32).tiny] = 1.0
+    # Kernels add up before they subtract the zero point; what is left of the rounding of that is
+    # multiplied by the scale, so a block of zeros gets the smallest one.
+    smallest = np.finfo(np.float32).tiny
+    scale[np.abs(scale) < smallest] = smallest
     return Parameters(scale, np.full(scale.shape, scheme.midpoint, np.int32))

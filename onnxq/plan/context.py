@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from onnxq.graph.constants import Constant, Use, dimensions, release
 from onnxq.plan.options import DynamicOptions
-from onnxq.plan.selection import Labels
+from onnxq.plan.selection import Selection
 from onnxq.plan.statistics import WeightStatistics, measure_weight, read_real
 from onnxq.plan.types import TensorPlan, UsePlan
 from onnxq.rules.roles import Form
@@ -23,8 +23,7 @@ class Context:
     Attributes:
         target: the runtime to plan for.
         options: what the user asked.
-        labels: readable names of nodes.
-        excluded: nodes left out by a selector, with the reason.
+        selection: readable names of nodes, and which are left out.
         can_raise_opset: whether newer operators are to be had; not with model-local functions.
         keep_small_kernels: give kernels of few elements more bits.
         refused: nodes that cannot take an integer form after all, with the reason.
@@ -32,8 +31,7 @@ class Context:
 
     target: Target
     options: DynamicOptions
-    labels: Labels
-    excluded: dict[ir.Node, str]
+    selection: Selection
     can_raise_opset: bool = True
     keep_small_kernels: bool = True
     refused: dict[ir.Node, str] = field(default_factory=dict)
@@ -59,7 +57,11 @@ class Context:
 
     def plan_use(self, use: Use, form: Form, reason: str = "") -> UsePlan:
         """A use with its label."""
-        return UsePlan(self.labels[use.node], use.node.op_type, form, reason, use)
+        return UsePlan(self.label(use.node), use.node.op_type, form, reason, use)
+
+    def label(self, node: ir.Node) -> str:
+        """The name that a user knows a node by."""
+        return self.selection.labels.get(node) or node.name or node.op_type
 
     def leave(self, constant: Constant, reason: str) -> TensorPlan:
         """Keep a tensor as it is."""

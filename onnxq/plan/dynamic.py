@@ -12,7 +12,7 @@ from onnxq.plan.context import Context
 from onnxq.plan.half import plan_half_model_tensor
 from onnxq.plan.integer import plan_integer_tensor
 from onnxq.plan.options import DynamicOptions
-from onnxq.plan.selection import Labels, find_excluded_nodes, label_nodes
+from onnxq.plan.selection import Selection, select_nodes
 from onnxq.plan.small_kernels import HALF_BUDGET, INTEGER_BUDGET, fit_budget
 from onnxq.plan.types import Plan, SkippedNode, TensorPlan
 from onnxq.rules.roles import WEIGHT_ROLES, Form
@@ -24,17 +24,26 @@ SMALLEST_TENSOR_ELEMENTS = 64
 _WEIGHT_OPERATORS = {role.operator: role.domain for role in WEIGHT_ROLES if role.forms}
 
 
-def plan_dynamic(model: ir.Model, target: Target, options: DynamicOptions) -> Plan:
+def plan_dynamic(
+    model: ir.Model,
+    target: Target,
+    options: DynamicOptions,
+    selection: Selection | None = None,
+) -> Plan:
     """Decide for every constant float tensor of a model.
+
+    Args:
+        model: simplified, or not.
+        target: to plan for.
+        options: what the user asks.
+        selection: made before the model was simplified; None to make it from ``model``.
 
     Raises:
         SelectorError: a selector in the options matches no node.
     """
-    labels = label_nodes(model)
-    excluded = find_excluded_nodes(
-        model, include=options.include, exclude=options.exclude, op_types=options.op_types
-    )
-    context = Context(target, options, labels, excluded, can_raise_opset=not model.functions)
+    if selection is None:
+        selection = select(model, options)
+    context = Context(target, options, selection, can_raise_opset=not model.functions)
     used = [
         constant
         for constant in iterate_constants(model)
@@ -50,10 +59,21 @@ def plan_dynamic(model: ir.Model, target: Target, options: DynamicOptions) -> Pl
         mode="dynamic",
         target=target.name,
         tensors=tuple(tensors),
-        skipped=_find_nodes_without_weight(model, labels, used),
+        skipped=_find_nodes_without_weight(model, context, used),
         ignored_tensors=len(used) - len(worthwhile),
         ignored_bytes=sum(one.tensor.nbytes for one in used)
         - sum(one.tensor.nbytes for one in worthwhile),
+    )
+
+
+def select(model: ir.Model, options: DynamicOptions) -> Selection:
+    """The selection that the options ask for.
+
+    Raises:
+        SelectorError: a selector matches no node.
+    """
+    return select_nodes(
+        model, include=options.include, exclude=options.exclude, op_types=options.op_types
     )
 
 
@@ -78,9 +98,10 @@ def _reason_to_leave(constant: Constant, context: Context) -> str | None:
     if constant.value.is_graph_output():
         return "is an output of the model"
     for use in constant.uses:
-        if use.node in context.excluded:
-            shared = "" if len(constant.uses) == 1 else f" (read by {context.labels[use.node]})"
-            return context.excluded[use.node] + shared
+        reason = context.selection.excluded.get(use.node)
+        if reason is not None:
+            shared = "" if len(constant.uses) == 1 else f" (read by {context.label(use.node)})"
+            return reason + shared
     return None
 
 
@@ -99,7 +120,7 @@ def _find_incomplete_nodes(tensors: list[TensorPlan]) -> dict[ir.Node, str]:
 
 
 def _find_nodes_without_weight(
-    model: ir.Model, labels: Labels, constants: list[Constant]
+    model: ir.Model, context: Context, constants: list[Constant]
 ) -> tuple[SkippedNode, ...]:
     skipped = []
     readers = {use.node for constant in constants for use in constant.uses}
@@ -108,5 +129,7 @@ def _find_nodes_without_weight(
             if _WEIGHT_OPERATORS.get(node.op_type) != node.domain or node.op_type == "Gather":
                 continue
             if node not in readers:
-                skipped.append(SkippedNode(labels[node], node.op_type, "no constant operand"))
+                skipped.append(
+                    SkippedNode(context.label(node), node.op_type, "no constant operand")
+                )
     return tuple(skipped)

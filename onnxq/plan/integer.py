@@ -87,7 +87,7 @@ def _align(reading: _Reading, primary: _Reading, context: Context) -> _Reading:
     """Make a reader that wants other scales than the primary one read dequantized weights."""
     own_scales = reading.form.is_integer and context.options.per_channel
     if own_scales and reading.axes != primary.axes:
-        label = context.labels[primary.use.node]
+        label = context.label(primary.use.node)
         return replace(
             reading, form=Form.STORAGE, reason=f"shares its weight with {label}, on other axes"
         )

@@ -13,24 +13,53 @@ from onnxq.graph.scopes import iterate_scopes, node_label
 
 
 @dataclass(frozen=True)
-class Labels:
-    """Readable names of nodes: the scope, then the name or type and position."""
+class Selection:
+    """What a user sees of the nodes, and wants of them.
 
-    by_node: dict[ir.Node, str]
+    Made from the model as it was read, so that names and positions are those of the file.
 
-    def __getitem__(self, node: ir.Node) -> str:
-        return self.by_node[node]
+    Attributes:
+        labels: of each node: its scope, then its name or its type and position.
+        excluded: the nodes that a selector leaves out, each with the selector that does.
+    """
+
+    labels: dict[ir.Node, str]
+    excluded: dict[ir.Node, str]
 
 
-def label_nodes(model: ir.Model) -> Labels:
-    """A label for every node of the model."""
-    return Labels(
-        {
-            node: scope.path_of(node_label(node, position))
-            for scope in iterate_scopes(model)
-            for position, node in enumerate(scope.graph)
-        }
-    )
+def select_nodes(
+    model: ir.Model,
+    *,
+    include: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
+    op_types: tuple[str, ...] = (),
+) -> Selection:
+    """Apply the selectors to a model.
+
+    Raises:
+        SelectorError: a selector matches no node at all.
+    """
+    labels = {
+        node: scope.path_of(node_label(node, position))
+        for scope in iterate_scopes(model)
+        for position, node in enumerate(scope.graph)
+    }
+    excluded = find_excluded_nodes(model, include=include, exclude=exclude, op_types=op_types)
+    return Selection(labels, excluded)
+
+
+def name_excluded_nodes(selection: Selection) -> None:
+    """Give excluded nodes without a name their label, so that they are known in a copy."""
+    for node in selection.excluded:
+        node.name = node.name or selection.labels[node]
+
+
+def follow_nodes(selection: Selection, model: ir.Model) -> Selection:
+    """The same selection for a copy of the model: new nodes with the old names."""
+    reasons = {node.name: reason for node, reason in selection.excluded.items()}
+    labels = select_nodes(model).labels
+    excluded = {node: reasons[node.name] for node in labels if node.name in reasons}
+    return Selection(labels, excluded)
 
 
 def find_excluded_nodes(

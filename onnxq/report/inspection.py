@@ -10,6 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxq.errors import UsageError
+from onnxq.graph.check import explain_damage
 from onnxq.graph.constants import FLOAT_TYPES, iterate_constants
 from onnxq.graph.files import load_model
 from onnxq.graph.scopes import iterate_scopes
@@ -111,8 +112,10 @@ def inspect_model(path: Path, *, plan: str | None, target: Target) -> Inspection
     quantized = find_quantization(model)
     decided = None
     if plan is not None and quantized is None:
-        planned = open_float_model(path, keep_metadata=True)
-        decided = plan_with_opset(planned, target, DynamicOptions())[1]
+        options = DynamicOptions()
+        with explain_damage(path):
+            planned, selection = open_float_model(path, options, keep_metadata=True)
+            decided = plan_with_opset(planned, target, options, selection)[1]
     operators = Counter(node.op_type for scope in iterate_scopes(model) for node in scope.graph)
     return Inspection(
         path=path,

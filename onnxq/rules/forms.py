@@ -46,6 +46,8 @@ def refuse_integer_matmul(use: Use, tensor: ir.TensorProtocol, target: Target) -
             return "constant on the left of a tensor of unknown rank"
         if other.shape is not None and other.shape[-1] == 1:
             return "no gain: constant on the left of a single column"
+    elif other.shape is None and rank > 2:
+        return "a stack of matrices beside a tensor of unknown rank"
     elif other.shape is not None and len(other.shape) < 2:
         return "the other operand is a vector"
     if use.node.op_type == "Gemm" and float_attribute(use.node, "alpha", 1.0) == 0.0:

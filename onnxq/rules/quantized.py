@@ -39,7 +39,8 @@ _HALF_WEIGHTS = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _WIDE = frozenset({int(ir.DataType.FLOAT), int(ir.DataType.DOUBLE)})
 _FLOATS = _WIDE | {int(dtype) for dtype in _HALF_WEIGHTS}
 _MOVEMENTS = frozenset({"Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose"})
-_SCALINGS = frozenset({"Cast", "Mul", "Sub"})
+_INTEGER_STEPS = frozenset({"Cast", "Sub"})
+_SCALINGS = frozenset({"Add", "Cast", "Div", "Mul", "Sub"})
 _SMALLEST_WEIGHT = 256
 """Elements; fewer are a lookup table or a constant of the arithmetic, not a weight."""
 
@@ -92,7 +93,7 @@ def _describe(node: ir.Node) -> str | None:
     tensor, looked_up = _find_stored(node.inputs[0])
     if tensor is None or tensor.dtype not in _INTEGER_WEIGHTS:
         return None
-    scaled = any(reader.op_type in ("Mul", "Sub") for reader, _ in node.outputs[0].uses())
+    scaled = any(reader.op_type in _SCALINGS for reader, _ in node.outputs[0].uses())
     if (looked_up and scaled) or _reaches_weight(node.outputs[0]):
         return f"turns {tensor.dtype.name.lower()} weights into floats"
     return None
@@ -121,7 +122,7 @@ def _find_stored(value: ir.Value | None) -> tuple[ir.TensorProtocol | None, bool
     looked_up = False
     while value is not None and constant_tensor(value) is None:
         producer = value.producer()
-        if producer is None or producer.op_type not in _MOVEMENTS:
+        if producer is None or producer.op_type not in _MOVEMENTS | _INTEGER_STEPS:
             return None, False
         looked_up |= producer.op_type == "Gather"
         value = producer.inputs[0]

@@ -63,7 +63,9 @@ def read_sample(file: Path, inputs: Sequence[InputSignature]) -> Feeds:
     """
     try:
         arrays = _load(file, inputs)
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, KeyError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # damaged archives raise from zipfile, zlib, tokenize and numpy
         raise DataError(f"{file}: cannot be read as numpy data: {error}") from error
     missing = [one.name for one in inputs if one.name not in arrays]
     if missing:

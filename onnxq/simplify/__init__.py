@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import onnx_ir as ir
 
@@ -11,7 +11,9 @@ from onnxq.simplify.constants import fold_constants
 from onnxq.simplify.initializers import close_initializers, lift_constants, share_small_constants
 from onnxq.simplify.unused import remove_unused
 
-SIMPLIFICATIONS: tuple[Callable[[ir.Model], None], ...] = (
+Simplification = Callable[[ir.Model, Collection[ir.Node]], None]
+
+SIMPLIFICATIONS: tuple[Simplification, ...] = (
     close_initializers,
     lift_constants,
     fold_constants,
@@ -23,7 +25,7 @@ SIMPLIFICATIONS: tuple[Callable[[ir.Model], None], ...] = (
 to the rounding of float32 where a fold multiplies weights."""
 
 
-def simplify(model: ir.Model) -> None:
-    """Apply every simplification to ``model``, in place."""
+def simplify(model: ir.Model, kept: Collection[ir.Node] = ()) -> None:
+    """Apply every simplification to ``model``, in place; the arithmetic of ``kept`` stays."""
     for simplification in SIMPLIFICATIONS:
-        simplification(model)
+        simplification(model, kept)

@@ -9,13 +9,14 @@ relation, and four vectors leave the file.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxq.graph.attributes import float_attribute, has_reference, int_attribute, is_set
-from onnxq.graph.constants import constant_tensor
+from onnxq.graph.constants import constant_tensor, dimensions
 from onnxq.graph.names import Names
 from onnxq.graph.scopes import iterate_scopes
 from onnxq.numerics.affine import Array
@@ -24,19 +25,22 @@ _EPSILON = 1e-5
 _CHANNEL_AXIS = {"Conv": 0, "ConvTranspose": 1}
 
 
-def fold_batch_normalization(model: ir.Model) -> None:
-    """Fold every BatchNormalization that can be folded."""
+def fold_batch_normalization(model: ir.Model, kept: Collection[ir.Node] = ()) -> None:
+    """Fold every BatchNormalization that can be folded and has nothing to do with ``kept``."""
     names = Names(model)
     for scope in iterate_scopes(model):
         if scope.function is not None:
             continue
         for node in list(scope.graph):
-            if (
-                node.op_type == "BatchNormalization"
-                and not node.domain
-                and refuse_fold(node) is None
-            ):
+            if (node.op_type, node.domain) != ("BatchNormalization", "") or _touches(node, kept):
+                continue
+            if refuse_fold(node) is None:
                 _fold(node, scope.graph, names)
+
+
+def _touches(node: ir.Node, kept: Collection[ir.Node]) -> bool:
+    source = node.inputs[0]
+    return node in kept or (source is not None and source.producer() in kept)
 
 
 def refuse_fold(node: ir.Node) -> str | None:
@@ -61,10 +65,15 @@ def refuse_fold(node: ir.Node) -> str | None:
     if any(constant_tensor(value) is None for value in convolution.inputs[1:] if value is not None):
         return "the weight of the convolution is not constant"
     weight = convolution.inputs[1]
-    if weight is None or len(weight.uses()) != 1:
+    tensor = constant_tensor(weight)
+    if weight is None or tensor is None or len(weight.uses()) != 1:
         return "the weight of the convolution is shared"
     if convolution.op_type == "ConvTranspose" and int_attribute(convolution, "group", 1) != 1:
         return "the transposed convolution is grouped"
+    axis = _CHANNEL_AXIS[convolution.op_type]
+    shape = dimensions(tensor)
+    if len(shape) <= axis or any(one is None or one.size != shape[axis] for one in parameters):
+        return "its parameters do not fit the convolution"
     return None
 
 

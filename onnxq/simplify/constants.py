@@ -7,7 +7,7 @@ they compute replaces what they read. Arithmetic is left to the runtime, which f
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 
 import numpy as np
 import onnx
@@ -39,7 +39,7 @@ LARGEST_FOLD_BYTES = 2**30
 """A larger result would have to be computed in memory at once."""
 
 
-def fold_constants(model: ir.Model) -> None:
+def fold_constants(model: ir.Model, _kept: Collection[ir.Node] = ()) -> None:
     """Replace movements of constants by constants."""
     names = Names(model)
     for scope in iterate_scopes(model):

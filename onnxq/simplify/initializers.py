@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
@@ -9,7 +11,7 @@ FIRST_IR_VERSION_WITH_FREE_INITIALIZERS = 4
 SHARED_ELEMENTS = 64
 
 
-def close_initializers(model: ir.Model) -> None:
+def close_initializers(model: ir.Model, _kept: Collection[ir.Node] = ()) -> None:
     """Take the initializers of a model older than IR version 4 out of its inputs.
 
     The format wanted them there, so it says nothing about an intention to override them;
@@ -20,12 +22,12 @@ def close_initializers(model: ir.Model) -> None:
         model.ir_version = FIRST_IR_VERSION_WITH_FREE_INITIALIZERS
 
 
-def lift_constants(model: ir.Model) -> None:
+def lift_constants(model: ir.Model, _kept: Collection[ir.Node] = ()) -> None:
     """Turn Constant nodes into initializers, except in functions, which have none."""
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
 
 
-def share_small_constants(model: ir.Model) -> None:
+def share_small_constants(model: ir.Model, _kept: Collection[ir.Node] = ()) -> None:
     """Let readers of equal small constants read the same one.
 
     Exporters write a scalar such as the 6 of a ReLU6 once for each use. The library's pass for

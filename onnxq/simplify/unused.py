@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from onnxq.graph.scopes import iterate_scopes
 
 
-def remove_unused(model: ir.Model) -> None:
+def remove_unused(model: ir.Model, _kept: Collection[ir.Node] = ()) -> None:
     """Remove nodes without a reader, and initializers of any body without one."""
     passes.RemoveUnusedNodesPass()(model)
     for scope in iterate_scopes(model):

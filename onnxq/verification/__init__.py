@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxq.errors import ExecutionError, VerificationError
+from onnxq.errors import ExecutionError, OutputError, VerificationError
 from onnxq.graph.check import find_fault
 from onnxq.graph.constants import constant_tensor, dimensions
 from onnxq.graph.scopes import iterate_scopes
@@ -170,6 +170,11 @@ def _open_quantized(
     try:
         return Session(quantized_path, optimized_path=optimized_path, mapped=mapped)
     except ExecutionError as error:
+        if optimized_path is not None and _loads(quantized_path):
+            raise OutputError(
+                f"{quantized_path.name}: no room to check the result in its folder "
+                f"({error.reason}); free about {quantized_path.stat().st_size} bytes"
+            ) from error
         try:
             Session(float_path)
         except ExecutionError as original:
@@ -178,6 +183,14 @@ def _open_quantized(
             f"{float_path}: loads, but its quantized form does not: {error.reason}; "
             "please report this model"
         ) from error
+
+
+def _loads(path: Path) -> bool:
+    try:
+        Session(path)
+    except ExecutionError:
+        return False
+    return True
 
 
 def _run_synthetic(reference: Session, comparison: Comparison, hints: Hints) -> str:

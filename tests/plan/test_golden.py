@@ -56,9 +56,10 @@ def _render(plan: dict[str, Any], opset: int) -> str:
 def test_plan_is_the_one_on_record(
     sample_models: Path, name: str, weights: str, target: str
 ) -> None:
-    file = open_float_model(sample_models / f"{name}.onnx", keep_metadata=False)
     options = DynamicOptions(weights=parse_weight_type(weights))
-    model, plan = plan_with_opset(file, find_target(target), options)
+    path = sample_models / f"{name}.onnx"
+    file, selection = open_float_model(path, options, keep_metadata=False)
+    model, plan = plan_with_opset(file, find_target(target), options, selection)
     text = _render(plan.to_json(), model.opset_imports[""])
     golden = GOLDEN / f"{name}.{weights}.{target}.txt"
     if os.environ.get(UPDATE):

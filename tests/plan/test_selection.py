@@ -4,7 +4,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxq.errors import EXIT_USAGE, SelectorError
-from onnxq.plan.selection import find_excluded_nodes, label_nodes
+from onnxq.plan.selection import follow_nodes, name_excluded_nodes, select_nodes
 from tests.models import make_model, to_ir
 
 
@@ -26,9 +26,8 @@ def model() -> ir.Model:
 
 
 def _excluded(model: ir.Model, **selectors: tuple[str, ...]) -> dict[str, str]:
-    wanted = {"include": (), "exclude": (), "op_types": ()} | selectors
-    labels = label_nodes(model)
-    return {labels[node]: why for node, why in find_excluded_nodes(model, **wanted).items()}
+    selection = select_nodes(model, **selectors)
+    return {selection.labels[node]: why for node, why in selection.excluded.items()}
 
 
 EVERY = {"encoder_query", "encoder_key", "Relu#2", "choose", "choose/then_branch/query",
@@ -36,7 +35,7 @@ EVERY = {"encoder_query", "encoder_key", "Relu#2", "choose", "choose/then_branch
 
 
 def test_labels_are_unique_and_readable(model: ir.Model) -> None:
-    assert set(label_nodes(model).by_node.values()) == EVERY
+    assert set(select_nodes(model).labels.values()) == EVERY
 
 
 def test_without_selectors_nothing_is_left_out(model: ir.Model) -> None:
@@ -117,3 +116,12 @@ def test_a_model_without_nodes(model: ir.Model) -> None:
     empty = to_ir(make_model("", "float[1] x", "float[1] x"))
     with pytest.raises(SelectorError, match="the model has no nodes"):
         _excluded(empty, include=("a",))
+
+
+def test_a_copy_of_the_model_keeps_the_selection(model: ir.Model) -> None:
+    selection = select_nodes(model, exclude=("Relu#2", "choose/then_branch/*"))
+    name_excluded_nodes(selection)
+    copy = ir.from_proto(ir.to_proto(model))
+    followed = follow_nodes(selection, copy)
+    assert {node.name for node in followed.excluded} == {"Relu#2", "query"}
+    assert not set(followed.excluded) & set(selection.excluded)
