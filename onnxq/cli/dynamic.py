@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from onnxq.cli.signals import hold_signals
+
 WEIGHT_TYPES = ("int8", "uint8", "int4", "uint4", "fp16", "bf16")
 
 
@@ -104,11 +106,12 @@ def dynamic(
     Example:
       onnxq dynamic model.onnx --data samples/
     """
-    from onnxq.cli.output import make_console, print_json, track_samples
-    from onnxq.pipelines import run_dynamic
-    from onnxq.plan import DynamicOptions, parse_weight_type
-    from onnxq.report.text import print_dynamic
-    from onnxq.targets import find_target
+    with hold_signals():
+        from onnxq.cli.output import make_console, print_json, track_samples
+        from onnxq.pipelines import run_dynamic
+        from onnxq.plan import DynamicOptions, parse_weight_type
+        from onnxq.report.text import print_dynamic
+        from onnxq.targets import find_target
 
     result = run_dynamic(
         model,

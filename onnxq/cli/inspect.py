@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from onnxq.cli.signals import hold_signals
+
 
 @click.command(short_help="Show what is in a model, and what would be quantized.")
 @click.argument("model", type=click.Path(path_type=Path, readable=False))
@@ -25,10 +27,11 @@ def inspect(*, model: Path, plan: str | None, target: str, as_json: bool) -> Non
     Example:
       onnxq inspect model.onnx --plan dynamic
     """
-    from onnxq.cli.output import make_console, print_json
-    from onnxq.report.inspection import inspect_model
-    from onnxq.report.text import print_inspection
-    from onnxq.targets import find_target
+    with hold_signals():
+        from onnxq.cli.output import make_console, print_json
+        from onnxq.report.inspection import inspect_model
+        from onnxq.report.text import print_inspection
+        from onnxq.targets import find_target
 
     found = inspect_model(model, plan=plan, target=find_target(target))
     if as_json:
