@@ -27,7 +27,7 @@ def rewrite_attention(rewriter: Rewriter, jobs: list[Job]) -> None:
     shape = (plan.shape[1],) if plan.scheme.axes else ()
     zero_point = parameters_of(plan).zero_point.reshape(shape)
     array = zero_point.astype(DATA_TYPES[plan.scheme.type].numpy())
-    weight_zero_point = rewriter.share_array(scope, array, name="weight_zero_point")
+    weight_zero_point = rewriter.share_array(scope, array, name="zero_point")
     new = rewriter.add_node(
         node,
         "QAttention",
@@ -47,4 +47,4 @@ def rewrite_attention(rewriter: Rewriter, jobs: list[Job]) -> None:
         domain=MICROSOFT,
         outputs=len(node.outputs),
     )
-    rewriter.replace(node, new)
+    rewriter.succeed(node, new)

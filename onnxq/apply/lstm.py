@@ -46,7 +46,7 @@ def rewrite_lstm(rewriter: Rewriter, jobs: list[Job]) -> None:
         domain=MICROSOFT,
         outputs=len(node.outputs),
     )
-    rewriter.replace(node, new)
+    rewriter.succeed(node, new)
 
 
 def _add_scale_and_zero_point(rewriter: Rewriter, job: Job) -> list[ir.Value | None]:
@@ -59,5 +59,5 @@ def _add_scale_and_zero_point(rewriter: Rewriter, job: Job) -> list[ir.Value | N
     array = np.ascontiguousarray(zero_point).astype(DATA_TYPES[plan.scheme.type].numpy())
     return [
         rewriter.weights.scale(plan, shape),
-        rewriter.share_array(plan.constant.scope, array, name="weight_zero_point"),
+        rewriter.share_array(plan.constant.scope, array, name="zero_point"),
     ]

@@ -7,11 +7,12 @@ memory stays a few times the largest tensor whatever the size of the model.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from onnxq.apply.editor import Editor
 from onnxq.graph.constants import release
 from onnxq.numerics.affine import Array, Parameters, quantize
 from onnxq.numerics.half import to_half
@@ -20,9 +21,6 @@ from onnxq.plan import TensorPlan
 from onnxq.plan.statistics import resolve_parameters, widen
 from onnxq.rules.roles import Form
 from onnxq.schemes import WeightType
-
-if TYPE_CHECKING:
-    from onnxq.apply.rewriter import Rewriter
 
 DATA_TYPES = {
     WeightType.INT8: ir.DataType.INT8,
@@ -42,8 +40,8 @@ STRETCH_ELEMENTS = 1 << 18
 class WeightStore:
     """Stored weights of one model."""
 
-    def __init__(self, rewriter: Rewriter) -> None:
-        self._rewriter = rewriter
+    def __init__(self, editor: Editor) -> None:
+        self._editor = editor
         self._stored: dict[tuple[ir.Value, Layout], ir.Value] = {}
         self._layouts: dict[ir.Value, Layout] = {}
         self._packed: dict[Hashable, tuple[ir.Value, ...]] = {}
@@ -65,7 +63,7 @@ class WeightStore:
             self._stored[value, first] = self._store(plan, first)
         if (value, layout) not in self._stored:
             stored = self._layouts[value]
-            self._stored[value, layout] = self._rewriter.add_node_at_start(
+            self._stored[value, layout] = self._editor.add_node_at_start(
                 plan.constant.scope,
                 "Transpose",
                 (self._stored[value, stored],),
@@ -101,7 +99,7 @@ class WeightStore:
     def _array(self, plan: TensorPlan, kind: str, array: Array, factor: float) -> ir.Value:
         key = (plan.constant.value, kind, array.shape, factor)
         if key not in self._arrays:
-            self._arrays[key] = self._rewriter.add_array(
+            self._arrays[key] = self._editor.add_array(
                 plan.constant.scope, array, name=f"{plan.constant.value.name}_{kind}"
             )
         return self._arrays[key]
@@ -118,7 +116,7 @@ class WeightStore:
             dtype=DATA_TYPES[plan.scheme.type],
             shape=ir.Shape([plan.shape[axis] for axis in layout]),
         )
-        return self._rewriter.add_constant(
+        return self._editor.add_constant(
             plan.constant.scope,
             tensor,
             name=f"{plan.constant.value.name}_{plan.scheme.type.value}",

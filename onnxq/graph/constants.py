@@ -82,9 +82,11 @@ def constant_node_tensor(node: ir.Node) -> ir.TensorProtocol | None:
     if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
         return None
     attribute = node.attributes.get("value")
-    if attribute is None or attribute.is_ref():
+    if attribute is None or attribute.is_ref() or attribute.type != ir.AttributeType.TENSOR:
         return None
-    return attribute.as_tensor()
+    # Not ``as_tensor``: its check of the protocol takes longer than all else done to a constant.
+    tensor: ir.TensorProtocol = attribute.value
+    return tensor
 
 
 def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:

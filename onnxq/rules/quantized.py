@@ -62,7 +62,7 @@ def find_quantization(model: ir.Model) -> str | None:
             if tensor is not None:
                 halves = halves or f"{label} widens weights stored as {tensor.dtype.name.lower()}"
                 widened += tensor.size
-    return halves if widened > _count_plain_weights(model) else None
+    return halves if widened and widened > _count_plain_weights(model) else None
 
 
 def _count_plain_weights(model: ir.Model) -> int:

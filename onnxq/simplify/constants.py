@@ -157,7 +157,7 @@ def _replace(outputs: list[ir.Value], array: Array, graph: ir.Graph, names: Name
     producer, name = outputs[0].producer(), outputs[0].name or ""
     if producer is None or producer.graph is not graph:
         # It moves to an outer body, where another branch may have the same name.
-        name = names.new_value(f"{name}_shared")
+        name = names.new_value(name)
     tensor = ir.Tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
     value = ir.Value(
         name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor
