@@ -71,8 +71,9 @@ def choose_parameters(
     # A scale below the smallest normal float would flush to zero on hardware that does so.
     scale = np.where(scale < np.finfo(np.float32).tiny, 1.0, scale).astype(np.float32)
     # Rounded up, the scale of the largest floats would dequantize to infinity.
-    largest = np.finfo(np.float32).max / np.float64(quantized_max - quantized_min)
-    scale = np.where(scale > largest, np.nextafter(scale, np.float32(0)), scale)
+    largest = np.float64(np.finfo(np.float32).max) / (quantized_max - quantized_min)
+    # In float64: numpy 1 would round a scalar to the type of the array first.
+    scale = np.where(scale.astype(np.float64) > largest, np.nextafter(scale, np.float32(0)), scale)
     if midpoint is not None:
         zero_point = np.full(scale.shape, midpoint, np.int32)
     else:
