@@ -151,7 +151,7 @@ def run_dynamic(
 def open_float_model(
     source: Path, options: DynamicOptions, *, keep_metadata: bool
 ) -> tuple[ModelFile, Selection]:
-    """Load, refuse what is quantized already, select nodes, and simplify.
+    """Load, refuse what is quantized already, and prepare.
 
     Raises:
         InvalidModelError, ExternalDataError, UnsupportedModelError: see ``load_model``.
@@ -164,11 +164,20 @@ def open_float_model(
         raise AlreadyQuantizedError(
             f"{source}: already quantized: {evidence}; quantize the float model instead"
         )
-    selection = select(file.model, options)
+    return file, prepare_model(file.model, options, keep_metadata=keep_metadata)
+
+
+def prepare_model(model: ir.Model, options: DynamicOptions, *, keep_metadata: bool) -> Selection:
+    """Select nodes, then simplify.
+
+    Raises:
+        SelectorError: a selector in the options matches no node.
+    """
+    selection = select(model, options)
     if not keep_metadata:
-        passes.ClearMetadataAndDocStringPass()(file.model)
-    simplify(file.model, selection.excluded)
-    return file, selection
+        passes.ClearMetadataAndDocStringPass()(model)
+    simplify(model, selection.excluded)
+    return selection
 
 
 def plan_with_opset(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnxq.apply.rewriter import Job, Rewriter
-from onnxq.apply.weights import DATA_TYPES, parameters_of
+from onnxq.apply.weights import scheme_of
 from onnxq.rules.roles import MICROSOFT
 
 
@@ -14,20 +14,18 @@ def rewrite_attention(rewriter: Rewriter, jobs: list[Job]) -> None:
     (job,) = jobs
     node, plan = job.use.node, job.tensor
     activation = node.inputs[0]
-    if activation is None or plan.scheme is None:
-        raise ValueError(f"node '{node.name}' has no activation or no scheme")
+    if activation is None:
+        raise ValueError(f"node '{node.name}' has no activation")
     bias, mask, past = (
         node.inputs[index] if index < len(node.inputs) else None for index in (2, 3, 4)
     )
-    scope = plan.constant.scope
     if bias is None:
         zeros = np.zeros(plan.shape[1], np.float32)
-        bias = rewriter.add_array(scope, zeros, name=f"{node.name or 'attention'}_bias")
+        bias = rewriter.add_array(
+            plan.constant.scope, zeros, name=f"{node.name or 'attention'}_bias"
+        )
     quantized = rewriter.quantize_activation(node, activation, plan.constant.tensor.dtype)
-    shape = (plan.shape[1],) if plan.scheme.axes else ()
-    zero_point = parameters_of(plan).zero_point.reshape(shape)
-    array = zero_point.astype(DATA_TYPES[plan.scheme.type].numpy())
-    weight_zero_point = rewriter.share_array(scope, array, name="zero_point")
+    shape = (plan.shape[1],) if scheme_of(plan).axes else ()
     new = rewriter.add_node(
         node,
         "QAttention",
@@ -39,7 +37,7 @@ def rewrite_attention(rewriter: Rewriter, jobs: list[Job]) -> None:
             rewriter.weights.scale(plan, shape),
             mask,
             quantized.zero_point,
-            weight_zero_point,
+            rewriter.weights.explicit_zero_point(plan, shape),
             past,
         ],
         name=f"{node.name or 'attention'}_integers",

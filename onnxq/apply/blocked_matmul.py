@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from onnxq.apply.integer_matmul import add_gemm_bias, weight_layout
 from onnxq.apply.rewriter import Job, Rewriter
-from onnxq.apply.weights import DATA_TYPES
+from onnxq.apply.weights import DATA_TYPES, scheme_of
 from onnxq.graph.attributes import float_attribute
 from onnxq.graph.constants import release
 from onnxq.graph.scopes import Scope
@@ -65,7 +65,7 @@ def _add_nbits(rewriter: Rewriter, job: Job, activation: ir.Value) -> ir.Value:
         "K": plan.shape[layout[0]],
         "N": plan.shape[layout[1]],
         "bits": 4,
-        "block_size": _scheme_of(job).block_size,
+        "block_size": scheme_of(job.tensor).block_size,
         "accuracy_level": ACCURACY_LEVEL,
     }
     name = f"{node.name or node.op_type.lower()}_product"
@@ -82,7 +82,7 @@ def _add_nbits(rewriter: Rewriter, job: Job, activation: ir.Value) -> ir.Value:
 def _pack(rewriter: Rewriter, job: Job) -> tuple[ir.Value, ...]:
     """The weight as MatMulNBits reads it: elements, scales and, where needed, zero points."""
     scope, base = job.tensor.constant.scope, job.tensor.constant.value.name
-    scheme = _scheme_of(job)
+    scheme = scheme_of(job.tensor)
     quantized, parameters = quantize_blocks(_read_matrix(job), scheme)
     offset = STORED_MIDPOINT if scheme.type.is_signed else 0
     # [blocks, block_size, N] -> [N, blocks, block_size], two to a byte.
@@ -105,7 +105,7 @@ def _add_dequantize(rewriter: Rewriter, job: Job) -> ir.Value:
     It does so only with constants in the body of the node itself.
     """
     node, base = job.use.node, job.tensor.constant.value.name
-    scope, scheme = rewriter.scope_of(node), _scheme_of(job)
+    scope, scheme = rewriter.scope_of(node), scheme_of(job.tensor)
     weight = _read_matrix(job)
     blocks, parameters = quantize_blocks(weight, scheme)
     quantized = blocks.reshape(-1, weight.shape[1])[: weight.shape[0]]
@@ -129,9 +129,3 @@ def _add_packed(
     packed = pack_nibbles(values.reshape(-1))
     tensor = ir.PackedTensor(packed, dtype, shape=ir.Shape(values.shape))
     return rewriter.add_constant(scope, tensor, name=name)
-
-
-def _scheme_of(job: Job) -> Scheme:
-    if job.tensor.scheme is None:
-        raise ValueError(f"{job.tensor.name} has no scheme")
-    return job.tensor.scheme

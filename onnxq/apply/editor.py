@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxq.graph.constants import Constant
+from onnxq.graph.constants import Constant, add_initializer
 from onnxq.graph.names import Names
 from onnxq.graph.scopes import Scope, iterate_scopes
 from onnxq.rules.roles import MICROSOFT
@@ -84,20 +84,13 @@ class Editor:
     def add_constant(self, scope: Scope, tensor: ir.TensorProtocol, *, name: str) -> ir.Value:
         """A new constant: an initializer, or a Constant node where a function has none."""
         unique = self.names.new_value(name)
+        if scope.has_initializers:
+            return add_initializer(scope.graph, tensor, unique)
         tensor.name = unique
-        if not scope.has_initializers:
-            value = self.add_node_at_start(
-                scope, "Constant", (), name=unique, attributes={"value": tensor}
-            )
-            value.name = unique
-            return value
-        value = ir.Value(
-            name=unique,
-            shape=ir.Shape(tensor.shape.numpy()),
-            type=ir.TensorType(tensor.dtype),
-            const_value=tensor,
+        value = self.add_node_at_start(
+            scope, "Constant", (), name=unique, attributes={"value": tensor}
         )
-        scope.graph.register_initializer(value)
+        value.name = unique
         return value
 
     def add_array(self, scope: Scope, array: np.ndarray[Any, Any], *, name: str) -> ir.Value:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
 from onnxq.apply.rewriter import Job, Rewriter
-from onnxq.apply.weights import DATA_TYPES, parameters_of
+from onnxq.apply.weights import scheme_of
 from onnxq.rules.roles import MICROSOFT
 
 LSTM_ATTRIBUTES = frozenset(
@@ -51,13 +50,8 @@ def rewrite_lstm(rewriter: Rewriter, jobs: list[Job]) -> None:
 
 def _add_scale_and_zero_point(rewriter: Rewriter, job: Job) -> list[ir.Value | None]:
     plan = job.tensor
-    if plan.scheme is None:
-        raise ValueError(f"{plan.name} has no scheme")
-    shape = plan.shape[: len(plan.scheme.axes)]
-    # The kernel insists on zero points, also where all are 0.
-    zero_point = parameters_of(plan).zero_point.reshape(shape)
-    array = np.ascontiguousarray(zero_point).astype(DATA_TYPES[plan.scheme.type].numpy())
+    shape = plan.shape[: len(scheme_of(plan).axes)]
     return [
         rewriter.weights.scale(plan, shape),
-        rewriter.share_array(plan.constant.scope, array, name="zero_point"),
+        rewriter.weights.explicit_zero_point(plan, shape),
     ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxq.apply.rewriter import Rewriter
-from onnxq.apply.weights import parameters_of
+from onnxq.apply.weights import parameters_of, scheme_of
 from onnxq.plan import TensorPlan
 
 _WIDE_TYPES = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
@@ -33,16 +33,13 @@ def _dequantize_at_start(
     # The CPU has no arithmetic on 16-bit floats: calculate in float32 and narrow at the end.
     wide = dtype if dtype in _WIDE_TYPES else ir.DataType.FLOAT
     value = _append(rewriter, plan, "Cast", (elements,), "wide", to=int(wide))
-    if plan.scheme is not None and plan.scheme.type.is_half:
+    if scheme_of(plan).type.is_half:
         return value
-    scope, name = plan.constant.scope, plan.constant.value.name
-    parameters = parameters_of(plan)
-    if parameters.has_zero_point:
-        array = parameters.zero_point.astype(wide.numpy())
-        offset = rewriter.add_array(scope, array, name=f"{name}_offset")
+    shape = parameters_of(plan).scale.shape
+    offset = rewriter.weights.offset(plan, shape, wide)
+    if offset is not None:
         value = _append(rewriter, plan, "Sub", (value, offset), "shifted")
-    array = parameters.scale.astype(wide.numpy())
-    scale = rewriter.add_array(scope, array, name=f"{name}_scale")
+    scale = rewriter.weights.scale(plan, shape, dtype=wide)
     value = _append(rewriter, plan, "Mul", (value, scale), "dequantized")
     if wide != dtype:
         value = _append(rewriter, plan, "Cast", (value,), "narrowed", to=int(dtype))

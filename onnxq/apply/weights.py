@@ -20,7 +20,7 @@ from onnxq.numerics.rounding import round_keeping_sums
 from onnxq.plan import TensorPlan
 from onnxq.plan.statistics import resolve_parameters, widen
 from onnxq.rules.roles import Form
-from onnxq.schemes import WeightType
+from onnxq.schemes import Scheme, WeightType
 
 DATA_TYPES = {
     WeightType.INT8: ir.DataType.INT8,
@@ -81,23 +81,41 @@ class WeightStore:
             self._packed[key] = make()
         return self._packed[key]
 
-    def scale(self, plan: TensorPlan, shape: tuple[int, ...], *, factor: float = 1.0) -> ir.Value:
-        """The scales in a given shape, multiplied by ``factor``, as float32."""
+    def scale(
+        self,
+        plan: TensorPlan,
+        shape: tuple[int, ...],
+        *,
+        factor: float = 1.0,
+        dtype: ir.DataType = ir.DataType.FLOAT,
+    ) -> ir.Value:
+        """The scales in a given shape and float type, multiplied by ``factor``."""
         scale = parameters_of(plan).scale * np.float32(factor)
-        return self._array(plan, "scale", scale.reshape(shape).astype(np.float32), factor)
+        return self._array(plan, "scale", scale.reshape(shape).astype(dtype.numpy()), factor)
+
+    def offset(
+        self, plan: TensorPlan, shape: tuple[int, ...], dtype: ir.DataType = ir.DataType.FLOAT
+    ) -> ir.Value | None:
+        """The zero points as floats, to subtract from widened elements; None if all are 0."""
+        parameters = parameters_of(plan)
+        if not parameters.has_zero_point:
+            return None
+        array = parameters.zero_point.reshape(shape).astype(dtype.numpy())
+        return self._array(plan, "offset", array, 1.0)
 
     def zero_point(self, plan: TensorPlan, shape: tuple[int, ...]) -> ir.Value | None:
         """The zero points in a given shape and the weight's type; None if all are 0."""
-        parameters = parameters_of(plan)
-        if not parameters.has_zero_point or plan.scheme is None:
+        if not parameters_of(plan).has_zero_point:
             return None
-        dtype = DATA_TYPES[plan.scheme.type].numpy()
-        return self._array(
-            plan, "zero_point", parameters.zero_point.reshape(shape).astype(dtype), 1.0
-        )
+        return self._array(plan, "zero_point", _stored_zero_point(plan, shape), 1.0)
+
+    def explicit_zero_point(self, plan: TensorPlan, shape: tuple[int, ...]) -> ir.Value:
+        """The same for kernels that insist on zero points, also where all are 0."""
+        array = _stored_zero_point(plan, shape)
+        return self._editor.share_array(plan.constant.scope, array, name="zero_point")
 
     def _array(self, plan: TensorPlan, kind: str, array: Array, factor: float) -> ir.Value:
-        key = (plan.constant.value, kind, array.shape, factor)
+        key = (plan.constant.value, kind, array.shape, array.dtype, factor)
         if key not in self._arrays:
             self._arrays[key] = self._editor.add_array(
                 plan.constant.scope, array, name=f"{plan.constant.value.name}_{kind}"
@@ -105,29 +123,35 @@ class WeightStore:
         return self._arrays[key]
 
     def _store(self, plan: TensorPlan, layout: Layout) -> ir.Value:
-        if plan.scheme is None:
-            raise ValueError(f"{plan.name} has no scheme")
+        scheme = scheme_of(plan)
 
         def compute() -> ir.TensorProtocol:
             return ir.Tensor(np.ascontiguousarray(compute_elements(plan).transpose(layout)))
 
         tensor = ir.LazyTensor(
             compute,
-            dtype=DATA_TYPES[plan.scheme.type],
+            dtype=DATA_TYPES[scheme.type],
             shape=ir.Shape([plan.shape[axis] for axis in layout]),
         )
         return self._editor.add_constant(
             plan.constant.scope,
             tensor,
-            name=f"{plan.constant.value.name}_{plan.scheme.type.value}",
+            name=f"{plan.constant.value.name}_{scheme.type.value}",
         )
+
+
+def scheme_of(plan: TensorPlan) -> Scheme:
+    """The scheme of a tensor that the plan changes."""
+    if plan.scheme is None:
+        raise ValueError(f"{plan.name} has no scheme")
+    return plan.scheme
 
 
 def parameters_of(plan: TensorPlan) -> Parameters:
     """Scales and zero points of a planned tensor, with reduced axes kept at length 1."""
-    if plan.statistics is None or plan.scheme is None:
+    if plan.statistics is None:
         raise ValueError(f"{plan.name} has no scale")
-    return resolve_parameters(plan.statistics, plan.scheme)
+    return resolve_parameters(plan.statistics, scheme_of(plan))
 
 
 def compute_elements(plan: TensorPlan) -> Array:
@@ -136,18 +160,17 @@ def compute_elements(plan: TensorPlan) -> Array:
     Works on one stretch of channels after the other, so that besides the tensor and the result only
     a few megabytes are in memory.
     """
-    if plan.scheme is None:
-        raise ValueError(f"{plan.name} has no scheme")
+    scheme = scheme_of(plan)
     real = plan.constant.tensor.numpy()
     # A lookup reads one row at a time: there is no sum over it to keep.
-    keeps_sums = not plan.scheme.type.is_half and plan.best_form is not Form.LOOKUP
+    keeps_sums = not scheme.type.is_half and plan.best_form is not Form.LOOKUP
     axes = plan.channel_axes if keeps_sums else ()
     order = (*axes, *(axis for axis in range(real.ndim) if axis not in axes))
     source = real.transpose(order)
-    result = np.empty(source.shape, DATA_TYPES[plan.scheme.type].numpy())
-    if plan.scheme.type.is_half:
+    result = np.empty(source.shape, DATA_TYPES[scheme.type].numpy())
+    if scheme.type.is_half:
         for part in _stretches(source.shape):
-            result[part] = to_half(source[part], plan.scheme.type)
+            result[part] = to_half(source[part], scheme.type)
     else:
         parameters = parameters_of(plan)
         for part in _stretches(source.shape):
@@ -167,7 +190,7 @@ def _round(
     channel_axes: int,
 ) -> Array:
     """The integers of one stretch; the first ``channel_axes`` axes of ``source`` are channels."""
-    low, high = plan.scheme.range if plan.scheme is not None else (0, 0)
+    low, high = scheme_of(plan).range
     real = widen(source[part])
     scale, zero_point = parameters.scale.transpose(order), parameters.zero_point.transpose(order)
     if scale.shape[0] > 1:
@@ -182,6 +205,11 @@ def _round(
     rows = np.ascontiguousarray(steps).reshape(channels, -1)
     rounded = round_keeping_sums(rows, quantized_min=low, quantized_max=high)
     return rounded.reshape(steps.shape)
+
+
+def _stored_zero_point(plan: TensorPlan, shape: tuple[int, ...]) -> Array:
+    dtype = DATA_TYPES[scheme_of(plan).type].numpy()
+    return parameters_of(plan).zero_point.reshape(shape).astype(dtype)
 
 
 def _stretches(shape: tuple[int, ...]) -> Iterator[slice]:

@@ -80,8 +80,8 @@ def run(arguments: list[str]) -> int:
         with cli.make_context("onnxq", arguments) as context:
             cli.invoke(context)
         sys.stdout.flush()
-    except (SystemExit, click.exceptions.Exit) as done:
-        return _exit_code_of(done)
+    except click.exceptions.Exit as done:
+        return done.exit_code
     except OnnxqError as error:
         return _fail(str(error), error.exit_code)
     except click.ClickException as error:
@@ -97,11 +97,6 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         return _fail(f"internal error, please report it: {type(error).__name__}: {error}")
     return EXIT_DONE
-
-
-def _exit_code_of(done: SystemExit | click.exceptions.Exit) -> int:
-    code = done.exit_code if isinstance(done, click.exceptions.Exit) else done.code
-    return code if isinstance(code, int) else EXIT_DONE
 
 
 def _fail(message: str, exit_code: int = EXIT_ERROR) -> int:

@@ -7,8 +7,10 @@ from pathlib import Path
 import click
 
 from onnxq.cli.signals import hold_signals
+from onnxq.schemes import WeightType
+from onnxq.targets import TARGETS, find_target
 
-WEIGHT_TYPES = ("int8", "uint8", "int4", "uint4", "fp16", "bf16")
+WEIGHT_TYPES = tuple(weight_type.value for weight_type in WeightType)
 
 
 @click.command(short_help="Quantize weights; needs no data.")
@@ -57,7 +59,7 @@ WEIGHT_TYPES = ("int8", "uint8", "int4", "uint4", "fp16", "bf16")
     default="ort-cpu",
     show_default=True,
     metavar="NAME",
-    help="ort-cpu: onnxruntime on the CPU; onnx: operators of the standard only.",
+    help="; ".join(f"{target.name}: {target.description}" for target in TARGETS) + ".",
 )
 @click.option("--include", multiple=True, metavar="GLOB", help="Only nodes with such names.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="No nodes with such names.")
@@ -109,16 +111,15 @@ def dynamic(
     with hold_signals():
         from onnxq.cli.output import make_console, print_json, track_samples
         from onnxq.pipelines import run_dynamic
-        from onnxq.plan import DynamicOptions, parse_weight_type
+        from onnxq.plan import DynamicOptions
         from onnxq.report.text import print_dynamic
-        from onnxq.targets import find_target
 
     result = run_dynamic(
         model,
         output,
         target=find_target(target),
         options=DynamicOptions(
-            weights=parse_weight_type(weights),
+            weights=WeightType(weights),
             per_channel=per_channel,
             block_size=block_size,
             symmetric=symmetric,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+import onnxq
 from onnxq.cli.signals import hold_signals
 
 
@@ -29,11 +30,9 @@ def inspect(*, model: Path, plan: str | None, target: str, as_json: bool) -> Non
     """
     with hold_signals():
         from onnxq.cli.output import make_console, print_json
-        from onnxq.report.inspection import inspect_model
         from onnxq.report.text import print_inspection
-        from onnxq.targets import find_target
 
-    found = inspect_model(model, plan=plan, target=find_target(target))
+    found = onnxq.inspect(model, plan=plan, target=target)
     if as_json:
         print_json(found.to_json())
     else:

@@ -79,7 +79,7 @@ def iterate_constants(model: ir.Model) -> Iterator[Constant]:
 
 def constant_node_tensor(node: ir.Node) -> ir.TensorProtocol | None:
     """The dense tensor of a Constant node; None for any other node or form."""
-    if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
+    if node.op_type != "Constant" or node.domain:
         return None
     attribute = node.attributes.get("value")
     if attribute is None or attribute.is_ref() or attribute.type != ir.AttributeType.TENSOR:
@@ -99,9 +99,30 @@ def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
     return None if producer is None else constant_node_tensor(producer)
 
 
+def require_constant(value: ir.Value | None) -> ir.TensorProtocol:
+    """The tensor behind a value that is known to be fixed at load time."""
+    tensor = constant_tensor(value)
+    if tensor is None:
+        raise ValueError(f"'{'' if value is None else value.name}' is not a constant")
+    return tensor
+
+
+def add_initializer(graph: ir.Graph, tensor: ir.TensorProtocol, name: str) -> ir.Value:
+    """A new initializer of a body, under a name that nothing has yet."""
+    tensor.name = name
+    value = ir.Value(
+        name=name,
+        shape=ir.Shape(dimensions(tensor)),
+        type=ir.TensorType(tensor.dtype),
+        const_value=tensor,
+    )
+    graph.register_initializer(value)
+    return value
+
+
 def is_matrix_transpose(node: ir.Node, tensor: ir.TensorProtocol) -> bool:
     """Whether ``node`` swaps the two axes of a constant matrix."""
-    if node.op_type != "Transpose" or node.domain not in ("", "ai.onnx") or len(tensor.shape) != 2:
+    if node.op_type != "Transpose" or node.domain or len(tensor.shape) != 2:
         return False
     permutation = node.attributes.get("perm")
     if permutation is None:

@@ -12,7 +12,6 @@ from onnxq.numerics.affine import (
     FloatArray,
     Parameters,
     choose_parameters,
-    dequantize,
     quantize,
 )
 from onnxq.schemes import Scheme
@@ -43,14 +42,6 @@ def quantize_blocks(weight: FloatArray, scheme: Scheme) -> tuple[npt.NDArray[np.
     parameters = _choose_block_parameters(padded, scheme)
     low, high = scheme.range
     return quantize(padded, parameters, quantized_min=low, quantized_max=high), parameters
-
-
-def block_error(weight: FloatArray, scheme: Scheme) -> FloatArray:
-    """Error of :func:`quantize_blocks`, in the shape of ``weight``."""
-    quantized, parameters = quantize_blocks(weight, scheme)
-    rebuilt = dequantize(quantized, parameters).reshape(-1, weight.shape[1])
-    error: FloatArray = rebuilt[: weight.shape[0]] - weight
-    return error
 
 
 def pack_nibbles(values: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.uint8]:

@@ -17,7 +17,6 @@ from onnxq.schemes import Scheme, WeightType
 HALF_OVERHEAD_BYTES = 100
 """A Cast node with its names, in the file."""
 
-
 SMALLEST_OPERAND_ELEMENTS = 4096
 """Constants that are no weights (tables, masks, biases) keep their precision below this size."""
 
@@ -58,11 +57,11 @@ def plan_half_tensor(
         release(tensor)
     if obstacle is not None:
         return context.leave(constant, "; ".join(filter(None, (reason, obstacle))))
-    uses = tuple(_plan_half_use(constant, context))
+    uses = tuple(_plan_half_uses(constant, context))
     return describe_tensor(constant, scheme=Scheme(type=weight_type), reason=reason, uses=uses)
 
 
-def _plan_half_use(constant: Constant, context: Context) -> list[UsePlan]:
+def _plan_half_uses(constant: Constant, context: Context) -> list[UsePlan]:
     plans = []
     for use in constant.uses:
         role = find_role(use.node, use.input_index)
@@ -77,4 +76,4 @@ def _plan_half_use(constant: Constant, context: Context) -> list[UsePlan]:
 
 
 def _is_lookup_only(constant: Constant, context: Context) -> bool:
-    return all(plan.form is Form.LOOKUP for plan in _plan_half_use(constant, context))
+    return all(plan.form is Form.LOOKUP for plan in _plan_half_uses(constant, context))

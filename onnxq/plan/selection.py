@@ -36,16 +36,18 @@ def select_nodes(
 ) -> Selection:
     """Apply the selectors to a model.
 
+    A glob is matched against the name of a node, and against its name with the scope before it.
+
     Raises:
         SelectorError: a selector matches no node at all.
     """
-    labels = {
-        node: scope.path_of(node_label(node, position))
+    names = {
+        node: (node_label(node, position), scope.path_of(node_label(node, position)))
         for scope in iterate_scopes(model)
         for position, node in enumerate(scope.graph)
     }
-    excluded = find_excluded_nodes(model, include=include, exclude=exclude, op_types=op_types)
-    return Selection(labels, excluded)
+    excluded = _find_excluded(names, include=include, exclude=exclude, op_types=op_types)
+    return Selection({node: label for node, (_, label) in names.items()}, excluded)
 
 
 def name_excluded_nodes(selection: Selection) -> None:
@@ -62,25 +64,13 @@ def follow_nodes(selection: Selection, model: ir.Model) -> Selection:
     return Selection(labels, excluded)
 
 
-def find_excluded_nodes(
-    model: ir.Model,
+def _find_excluded(
+    names: dict[ir.Node, tuple[str, str]],
     *,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     op_types: tuple[str, ...],
 ) -> dict[ir.Node, str]:
-    """The nodes that the selectors leave out, each with the selector that does.
-
-    A glob is matched against the name of a node, and against its name with the scope before it.
-
-    Raises:
-        SelectorError: a selector matches no node at all.
-    """
-    names = {
-        node: (node_label(node, position), scope.path_of(node_label(node, position)))
-        for scope in iterate_scopes(model)
-        for position, node in enumerate(scope.graph)
-    }
     for glob in (*include, *exclude):
         _require_match(glob, [name for pair in names.values() for name in pair])
     for op_type in op_types:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ import onnx_ir as ir
 from onnxq.errors import UsageError
 from onnxq.graph.check import explain_damage
 from onnxq.graph.constants import FLOAT_TYPES, iterate_constants
-from onnxq.graph.files import load_model
+from onnxq.graph.files import ModelFile, load_model
 from onnxq.graph.scopes import iterate_scopes
-from onnxq.pipelines import open_float_model, plan_with_opset
+from onnxq.pipelines import plan_with_opset, prepare_model
 from onnxq.plan import DynamicOptions, Plan
 from onnxq.rules.quantized import find_quantization
 from onnxq.targets import Target
@@ -108,17 +108,21 @@ def inspect_model(path: Path, *, plan: str | None, target: Target) -> Inspection
     if plan is not None and plan not in PLANNED_MODES:
         raise UsageError(f"--plan {plan}: unknown mode; known modes: {', '.join(PLANNED_MODES)}")
     file = load_model(path)
+    inspection = _inspect(file)
+    if plan is None or inspection.quantized is not None:
+        return inspection
+    options = DynamicOptions()
+    with explain_damage(path):
+        selection = prepare_model(file.model, options, keep_metadata=True)
+        decided = plan_with_opset(file, target, options, selection)[1]
+    return replace(inspection, plan=decided)
+
+
+def _inspect(file: ModelFile) -> Inspection:
     model = file.model
-    quantized = find_quantization(model)
-    decided = None
-    if plan is not None and quantized is None:
-        options = DynamicOptions()
-        with explain_damage(path):
-            planned, selection = open_float_model(path, options, keep_metadata=True)
-            decided = plan_with_opset(planned, target, options, selection)[1]
     operators = Counter(node.op_type for scope in iterate_scopes(model) for node in scope.graph)
     return Inspection(
-        path=path,
+        path=file.path,
         size_bytes=file.size_bytes,
         ir_version=model.ir_version,
         opsets={domain or "ai.onnx": number for domain, number in model.opset_imports.items()},
@@ -129,8 +133,8 @@ def inspect_model(path: Path, *, plan: str | None, target: Target) -> Inspection
         outputs=tuple(_describe(value) for value in model.graph.outputs),
         operators=dict(operators.most_common()),
         weights=_group_weights(model),
-        quantized=quantized,
-        plan=decided,
+        quantized=find_quantization(model),
+        plan=None,
     )
 
 

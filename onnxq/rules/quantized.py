@@ -54,14 +54,16 @@ def find_quantization(model: ir.Model) -> str | None:
     halves, widened = "", 0
     for scope in iterate_scopes(model):
         for position, node in enumerate(scope.graph):
-            label = f"node '{scope.path_of(node_label(node, position))}'"
-            found = _describe(node)
-            if found:
-                return f"{label} {found}"
             tensor = _find_widened(node)
+            widened += 0 if tensor is None else tensor.size
+            found = _describe(node)
+            if found is None and (tensor is None or halves):
+                continue
+            label = f"node '{scope.path_of(node_label(node, position))}'"
+            if found is not None:
+                return f"{label} {found}"
             if tensor is not None:
-                halves = halves or f"{label} widens weights stored as {tensor.dtype.name.lower()}"
-                widened += tensor.size
+                halves = f"{label} widens weights stored as {tensor.dtype.name.lower()}"
     return halves if widened and widened > _count_plain_weights(model) else None
 
 
@@ -110,11 +112,7 @@ def _find_widened(node: ir.Node) -> ir.TensorProtocol | None:
 
 
 def _is_cast(node: ir.Node, wanted: frozenset[int]) -> bool:
-    return (
-        node.op_type == "Cast"
-        and node.domain in ("", "ai.onnx")
-        and int_attribute(node, "to", 0) in wanted
-    )
+    return node.op_type == "Cast" and not node.domain and int_attribute(node, "to", 0) in wanted
 
 
 def _find_stored(value: ir.Value | None) -> tuple[ir.TensorProtocol | None, bool]:

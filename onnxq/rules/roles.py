@@ -61,8 +61,7 @@ class WeightRole:
 
 def find_role(node: ir.Node, input_index: int) -> WeightRole | None:
     """The row for an input, or None if the operator does not treat it as a weight."""
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    return _ROLES.get((domain, node.op_type, input_index))
+    return _ROLES.get((node.domain, node.op_type, input_index))
 
 
 def _fixed(*axes: int) -> Axes:

@@ -10,13 +10,17 @@ relation, and four vectors leave the file.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxq.graph.attributes import float_attribute, has_reference, int_attribute, is_set
-from onnxq.graph.constants import constant_tensor, dimensions
+from onnxq.graph.constants import (
+    add_initializer,
+    constant_tensor,
+    dimensions,
+    require_constant,
+)
 from onnxq.graph.names import Names
 from onnxq.graph.scopes import iterate_scopes
 from onnxq.numerics.affine import Array
@@ -84,16 +88,19 @@ def _fold(node: ir.Node, graph: ir.Graph, names: Names) -> None:
         raise ValueError(f"node '{node.name}' follows no convolution")
     scale, shift, mean, variance = (_read(value) for value in node.inputs[1:5])
     factor = scale / np.sqrt(variance + float_attribute(node, "epsilon", _EPSILON))
-    weight, dtype = _read(convolution.inputs[1]), _numpy_type(convolution.inputs[1])
+    weight, dtype = (
+        _read(convolution.inputs[1]),
+        require_constant(convolution.inputs[1]).dtype.numpy(),
+    )
     old_bias = convolution.inputs[2] if len(convolution.inputs) > 2 else None
     bias = 0.0 if old_bias is None else _read(old_bias)
     along_channels = [1] * weight.ndim
     along_channels[_CHANNEL_AXIS[convolution.op_type]] = -1
     base = source.name or "conv"
     array = (weight * factor.reshape(along_channels)).astype(dtype)
-    new_weight = _register(graph, names.new_value(f"{base}_weight"), array)
+    new_weight = add_initializer(graph, ir.Tensor(array), names.new_value(f"{base}_weight"))
     array = ((bias - mean) * factor + shift).astype(dtype)
-    new_bias = _register(graph, names.new_value(f"{base}_bias"), array)
+    new_bias = add_initializer(graph, ir.Tensor(array), names.new_value(f"{base}_bias"))
     convolution.resize_inputs(3)
     convolution.replace_input_with(1, new_weight)
     convolution.replace_input_with(2, new_bias)
@@ -104,26 +111,6 @@ def _fold(node: ir.Node, graph: ir.Graph, names: Names) -> None:
     source.name, source.shape, source.type = kept
 
 
-def _register(graph: ir.Graph, name: str, array: Array) -> ir.Value:
-    tensor = ir.Tensor(np.ascontiguousarray(array), name=name)
-    value = ir.Value(
-        name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor
-    )
-    graph.register_initializer(value)
-    return value
-
-
 def _read(value: ir.Value | None) -> Array:
-    tensor = constant_tensor(value)
-    if tensor is None:
-        raise ValueError("not a constant")
-    result: Array = tensor.numpy().astype(np.float64)
-    return result
-
-
-def _numpy_type(value: ir.Value | None) -> np.dtype[Any]:
-    tensor = constant_tensor(value)
-    if tensor is None:
-        raise ValueError("not a constant")
-    result: np.dtype[Any] = tensor.dtype.numpy()
+    result: Array = require_constant(value).numpy().astype(np.float64)
     return result

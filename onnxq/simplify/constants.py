@@ -14,7 +14,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxq.graph.attributes import has_reference
-from onnxq.graph.constants import constant_tensor
+from onnxq.graph.constants import add_initializer, constant_tensor, require_constant
 from onnxq.graph.names import Names
 from onnxq.graph.scopes import Scope, iterate_scopes
 from onnxq.numerics.affine import Array
@@ -61,7 +61,7 @@ def _fold_readers(source: ir.Value, scope: Scope, names: Names) -> list[ir.Value
         return []
     read = {value for node in readers for value in node.inputs if value is not None}
     freed = [value for value in read if all(node in readers for node, _ in value.uses())]
-    freed_bytes = sum(_tensor(value).nbytes for value in freed)
+    freed_bytes = sum(require_constant(value).nbytes for value in freed)
     if freed_bytes > LARGEST_FOLD_BYTES:
         return []
     groups: dict[tuple[Hashable, ...], list[ir.Node]] = {}
@@ -89,7 +89,7 @@ def _fold_readers(source: ir.Value, scope: Scope, names: Names) -> list[ir.Value
 def _is_foldable(node: ir.Node) -> bool:
     return (
         node.op_type in MOVEMENTS
-        and node.domain in ("", "ai.onnx")
+        and not node.domain
         and not any(output.is_graph_output() for output in node.outputs)
         and not has_reference(node)
         and all(value is None or _is_numeric_constant(value) for value in node.inputs)
@@ -112,17 +112,10 @@ def _computation(node: ir.Node) -> tuple[Hashable, ...]:
 
 
 def _identity(value: ir.Value) -> Hashable:
-    tensor = _tensor(value)
-    if tensor.size > COMPARED_ELEMENTS or tensor.dtype.is_string():
+    tensor = require_constant(value)
+    if tensor.size > COMPARED_ELEMENTS:
         return value
     return tensor.dtype, tuple(tensor.shape.numpy()), tensor.tobytes()
-
-
-def _tensor(value: ir.Value) -> ir.TensorProtocol:
-    tensor = constant_tensor(value)
-    if tensor is None:
-        raise ValueError(f"'{value.name}' is not a constant")
-    return tensor
 
 
 def _evaluate(node: ir.Node, opset: int) -> list[Array]:
@@ -158,11 +151,8 @@ def _replace(outputs: list[ir.Value], array: Array, graph: ir.Graph, names: Name
     if producer is None or producer.graph is not graph:
         # It moves to an outer body, where another branch may have the same name.
         name = names.new_value(name)
-    tensor = ir.Tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
-    value = ir.Value(
-        name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor
-    )
+    tensor = ir.Tensor(np.ascontiguousarray(array).reshape(array.shape))
+    value = add_initializer(graph, tensor, name)
     for output in outputs:
         output.replace_all_uses_with(value)
-    graph.register_initializer(value)
     return value

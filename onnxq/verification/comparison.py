@@ -74,7 +74,7 @@ class Comparison:
         self.samples += 1
 
     def results(self) -> tuple[OutputComparison, ...]:
-        """What was found so far, in the order of the outputs."""
+        """What was found so far: outputs of floats first, then the others."""
         floats = [
             OutputComparison(
                 name,

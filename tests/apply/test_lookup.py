@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
+import onnxq
 from tests.apply.quantized import ELEMENT_TYPES, Array, Quantized, quantize
-from tests.models import float_weight, make_model
+from tests.models import float_weight, make_model, save
 
 ROWS, WIDTH = 50, 24
 
@@ -148,3 +150,18 @@ def test_embedding_tied_to_the_output_matrix_is_stored_once(tmp_path: Path) -> N
     # 8 bits that cover 4 standard deviations leave 40.8 dB; three roundings and 1 dB to spare.
     noise = np.linalg.norm(actual - expected) / np.linalg.norm(expected)
     assert -20 * np.log10(noise) > 40.8 - 10 * np.log10(3) - 1
+
+
+def test_two_lookups_of_one_table_share_its_elements_and_scales(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    table = float_weight(rng, (300, 96))
+    model = make_model(
+        "a = Gather(t, i) b = Gather(t, j) y = Add(a, b)",
+        "int64[N] i, int64[N] j",
+        "float[N, 96] y",
+        {"t": table},
+    )
+    result = onnxq.quantize_dynamic(save(model, tmp_path / "m.onnx"))
+    written = onnx.load(str(result.output))
+    assert sorted(one.name for one in written.graph.initializer) == ["t_int8", "t_scale"]
