@@ -1,4 +1,4 @@
-"""What a stored weight is: its type, its granularity, and the integers it may use."""
+"""What a quantized tensor is: its type, its granularity, and the integers it may use."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ class WeightType(enum.Enum):
     UINT8 = "uint8"
     INT4 = "int4"
     UINT4 = "uint4"
+    INT16 = "int16"
     FP16 = "fp16"
     BF16 = "bf16"
 
@@ -33,7 +34,7 @@ class WeightType(enum.Enum):
     @property
     def is_signed(self) -> bool:
         """Whether the integers start below zero."""
-        return self in (WeightType.INT8, WeightType.INT4)
+        return self in (WeightType.INT8, WeightType.INT4, WeightType.INT16)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,7 @@ class Scheme:
         (-8, 7)
         """
         bits = self.type.bits - (1 if self.reduce_range else 0)
-        low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        low, high = signed_range(bits)
         if self.symmetric and bits > 4:
             low = -high
         if self.type.is_signed:
@@ -110,3 +111,78 @@ class Scheme:
                 ),
             )
         )
+
+
+class ActivationType(enum.Enum):
+    """The types a calibrated activation can have."""
+
+    UINT8 = "uint8"
+    INT8 = "int8"
+    UINT16 = "uint16"
+    INT16 = "int16"
+
+    @property
+    def bits(self) -> int:
+        """Bits of one element.
+
+        >>> ActivationType.UINT16.bits
+        16
+        """
+        return 16 if self.value.endswith("16") else 8
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether the integers start below zero."""
+        return self.value.startswith("int")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivationScheme:
+    """How activations become integers: one scale and one zero point for each tensor.
+
+    Attributes:
+        type: integer type of an element.
+        symmetric: whether real 0 sits in the middle of the integers.
+    """
+
+    type: ActivationType = ActivationType.UINT8
+    symmetric: bool = False
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """Smallest and largest integer.
+
+        >>> ActivationScheme().range
+        (0, 255)
+        >>> ActivationScheme(type=ActivationType.INT8, symmetric=True).range
+        (-128, 127)
+        """
+        low, high = signed_range(self.type.bits)
+        offset = 0 if self.type.is_signed else -low
+        return low + offset, high + offset
+
+    @property
+    def midpoint(self) -> int:
+        """The zero point of the symmetric form.
+
+        >>> ActivationScheme().midpoint
+        128
+        """
+        return 0 if self.type.is_signed else int(2 ** (self.type.bits - 1))
+
+    def __str__(self) -> str:
+        """A short name.
+
+        >>> str(ActivationScheme())
+        'uint8'
+        """
+        return self.type.value + (" symmetric" if self.symmetric else "")
+
+
+def signed_range(bits: int) -> tuple[int, int]:
+    """All integers of two's complement with so many bits.
+
+    >>> signed_range(8)
+    (-128, 127)
+    """
+    return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1

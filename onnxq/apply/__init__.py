@@ -8,6 +8,8 @@ import onnx_ir as ir
 
 from onnxq.apply.attention import rewrite_attention
 from onnxq.apply.blocked_matmul import rewrite_blocked_matmul
+from onnxq.apply.calibrated import write_pairs
+from onnxq.apply.encodings import Encodings
 from onnxq.apply.integer_matmul import rewrite_integer_matmul
 from onnxq.apply.lookup import rewrite_lookup
 from onnxq.apply.lstm import rewrite_lstm
@@ -28,14 +30,24 @@ FORM_REWRITES: Mapping[Form, Callable[[Rewriter, list[Job]], None]] = {
 """What each form does to a node; the jobs are the weights that the node reads in that form."""
 
 
-def apply_plan(model: ir.Model, plan: Plan, target: Target) -> None:
+def apply_plan(
+    model: ir.Model, plan: Plan, target: Target, encodings: Encodings | None = None
+) -> None:
     """Edit ``model`` in place.
+
+    Args:
+        model: the float model.
+        plan: made for it.
+        target: that it was made for.
+        encodings: numbers of calibrated activations, asked for when the model is written.
 
     Pre: the plan was made from this very model, and its opset has every operator it needs.
     Post: no node reads a tensor that the plan stores otherwise; names of inputs and outputs, and
     every node that the plan does not mention, are as they were.
     """
     rewriter = Rewriter(model, target)
+    if plan.calibration is not None:
+        write_pairs(rewriter, plan, encodings or Encodings())
     jobs: dict[ir.Node, list[Job]] = {}
     for tensor in plan.changes:
         for use in tensor.uses:

@@ -53,6 +53,14 @@ class Editor:
             self._uses_contrib.add(graph)
         return tuple(node.outputs)
 
+    def add_node_after(
+        self, after: ir.Node, operator: str, inputs: Sequence[ir.Value | None], *, name: str
+    ) -> tuple[ir.Value, ...]:
+        """Insert a standard node right behind another one; returns its outputs."""
+        node = self._make_node(operator, inputs, name, None, "", 1)
+        self.scope_of(after).graph.insert_after(after, node)
+        return tuple(node.outputs)
+
     def add_node_at_start(
         self,
         scope: Scope,

@@ -27,6 +27,7 @@ DATA_TYPES = {
     WeightType.UINT8: ir.DataType.UINT8,
     WeightType.INT4: ir.DataType.INT4,
     WeightType.UINT4: ir.DataType.UINT4,
+    WeightType.INT16: ir.DataType.INT16,
     WeightType.FP16: ir.DataType.FLOAT16,
     WeightType.BF16: ir.DataType.BFLOAT16,
 }

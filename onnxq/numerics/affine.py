@@ -105,3 +105,40 @@ def dequantize(quantized: npt.NDArray[np.integer[Any]], parameters: Parameters) 
     shifted = (quantized.astype(np.int32) - parameters.zero_point).astype(np.float32)
     result: FloatArray = shifted * parameters.scale
     return result
+
+
+def fit_inside(
+    parameters: Parameters, low: float, high: float, *, quantized_min: int, quantized_max: int
+) -> Parameters:
+    """The largest scales, not above the given ones, with which no integer is outside [low, high].
+
+    Runtimes leave out a Relu or Clip behind which every integer is inside its limits.
+
+    Args:
+        parameters: of any shape.
+        low: at most 0; may be -infinity.
+        high: at least 0; may be infinity.
+        quantized_min: smallest integer in use.
+        quantized_max: largest integer in use.
+
+    >>> p = Parameters(np.float32(0.024), np.int32(0))
+    >>> q = fit_inside(p, 0.0, 6.0, quantized_min=0, quantized_max=255)
+    >>> bool(q.scale * np.float32(255) <= 6.0), round(float(q.scale), 5)
+    (True, 0.02353)
+    """
+    scale = np.asarray(parameters.scale, np.float32)
+    zero_point = np.asarray(parameters.zero_point, np.int32)
+    if low >= 0.0:
+        zero_point = np.full(zero_point.shape, quantized_min, np.int32)
+    if high <= 0.0:
+        zero_point = np.full(zero_point.shape, quantized_max, np.int32)
+    for limit, steps in ((low, zero_point - quantized_min), (high, quantized_max - zero_point)):
+        if not np.isfinite(limit):
+            continue
+        most = np.float32(abs(limit))
+        count = np.maximum(steps, 1).astype(np.float32)
+        largest = (most / count).astype(np.float32)
+        # The product may round up past the limit.
+        largest = np.where(largest * count > most, np.nextafter(largest, np.float32(0)), largest)
+        scale = np.where((steps > 0) & (most > 0), np.minimum(scale, largest), scale)
+    return Parameters(scale.astype(np.float32), zero_point)

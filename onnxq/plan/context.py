@@ -12,8 +12,10 @@ from onnxq.plan.selection import Selection
 from onnxq.plan.statistics import WeightStatistics, measure_weight, read_real
 from onnxq.plan.types import TensorPlan, UsePlan
 from onnxq.rules.roles import Form
-from onnxq.schemes import Scheme
+from onnxq.schemes import Scheme, WeightType
 from onnxq.targets import Target
+
+CALIBRATED_WEIGHTS = Scheme(type=WeightType.INT8)
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Context:
         can_raise_opset: whether newer operators are to be had; not with model-local functions.
         keep_small_kernels: give kernels of few elements more bits.
         refused: nodes that cannot take an integer form after all, with the reason.
+        calibrated: nodes that compute on calibrated activations.
+        calibrated_weights: the scheme of their weights, but for its axes.
     """
 
     target: Target
@@ -35,6 +39,8 @@ class Context:
     can_raise_opset: bool = True
     keep_small_kernels: bool = True
     refused: dict[ir.Node, str] = field(default_factory=dict)
+    calibrated: frozenset[ir.Node] = frozenset()
+    calibrated_weights: Scheme = CALIBRATED_WEIGHTS
     _measured: dict[tuple[ir.Value, tuple[int, ...]], WeightStatistics] = field(
         default_factory=dict
     )

@@ -44,20 +44,25 @@ def plan_dynamic(
     if selection is None:
         selection = select(model, options)
     context = Context(target, options, selection, can_raise_opset=not model.functions)
+    return plan_weights(model, context, mode="dynamic")
+
+
+def plan_weights(model: ir.Model, context: Context, *, mode: str) -> Plan:
+    """Decide for every constant float tensor, given what is decided about activations."""
     used = [
         constant
         for constant in iterate_constants(model)
         if constant.tensor.dtype in FLOAT_TYPES and constant.value.uses()
     ]
-    worthwhile = [one for one in used if one.tensor.size >= SMALLEST_TENSOR_ELEMENTS]
-    context = replace(context, keep_small_kernels=_keeps_small_kernels(worthwhile, options))
+    worthwhile = [one for one in used if _is_worthwhile(one, context)]
+    context = replace(context, keep_small_kernels=_keeps_small_kernels(worthwhile, context.options))
     tensors = [_plan_tensor(constant, context) for constant in worthwhile]
     while refused := _find_incomplete_nodes(tensors):
         context.refused.update(refused)
         tensors = [_plan_tensor(constant, context) for constant in worthwhile]
     return Plan(
-        mode="dynamic",
-        target=target.name,
+        mode=mode,
+        target=context.target.name,
         tensors=tuple(tensors),
         skipped=_find_nodes_without_weight(model, context, used),
         ignored_tensors=len(used) - len(worthwhile),
@@ -74,6 +79,12 @@ def select(model: ir.Model, options: DynamicOptions) -> Selection:
     """
     return select_nodes(
         model, include=options.include, exclude=options.exclude, op_types=options.op_types
+    )
+
+
+def _is_worthwhile(constant: Constant, context: Context) -> bool:
+    return constant.tensor.size >= SMALLEST_TENSOR_ELEMENTS or any(
+        use.node in context.calibrated and use.input_index == 1 for use in constant.uses
     )
 
 

@@ -63,6 +63,8 @@ def _read(use: Use, constant: Constant, context: Context) -> _Reading:
 def _choose_form(
     use: Use, role: WeightRole, constant: Constant, context: Context
 ) -> tuple[Form, str]:
+    if use.node in context.calibrated:
+        return Form.CALIBRATED, ""
     if use.node in context.refused:
         return Form.STORAGE, context.refused[use.node]
     if has_reference(use.node):
@@ -100,6 +102,8 @@ def _plan_channels(
     options = context.options
     if not primary.form.is_integer and not options.storage:
         return context.leave(constant, _explain(primary, "--no-storage"))
+    if primary.form is Form.CALIBRATED:
+        return _plan_calibrated(constant, context, readings, primary)
     four_bit = options.weights.bits == 4
     scheme = Scheme(
         type=WeightType.INT8 if four_bit else options.weights,
@@ -132,6 +136,25 @@ def _plan_channels(
         constant,
         scheme=scheme,
         reason=obstacle or "",
+        uses=tuple(_plan_uses(readings, context)),
+        statistics=statistics,
+        expected_sqnr_db=None if math.isinf(expected) else round(expected, 1),
+        channel_axes=primary.axes,
+    )
+
+
+def _plan_calibrated(
+    constant: Constant, context: Context, readings: list[_Reading], primary: _Reading
+) -> TensorPlan:
+    scheme = replace(context.calibrated_weights, axes=_scale_axes(primary, context))
+    statistics = context.measure(constant, scheme.axes)
+    if not statistics.is_finite:
+        return context.leave(constant, "holds NaN or infinity")
+    expected = expect_sqnr_db(statistics, scheme)
+    return describe_tensor(
+        constant,
+        scheme=scheme,
+        reason="",
         uses=tuple(_plan_uses(readings, context)),
         statistics=statistics,
         expected_sqnr_db=None if math.isinf(expected) else round(expected, 1),

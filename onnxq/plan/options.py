@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from onnxq.errors import UsageError
-from onnxq.schemes import WeightType
+from onnxq.schemes import ActivationScheme, ActivationType, Scheme, WeightType
+from onnxq.targets import Target
 
 
 def parse_weight_type(name: str) -> WeightType:
@@ -22,6 +23,22 @@ def parse_weight_type(name: str) -> WeightType:
     except ValueError:
         known = ", ".join(one.value for one in WeightType)
         raise UsageError(f"no weight type is called '{name}'; known types: {known}") from None
+
+
+def parse_activation_type(name: str) -> ActivationType:
+    """The activation type called ``name``.
+
+    Raises:
+        UsageError: there is none.
+
+    >>> parse_activation_type("uint8")
+    <ActivationType.UINT8: 'uint8'>
+    """
+    try:
+        return ActivationType(name)
+    except ValueError:
+        known = ", ".join(one.value for one in ActivationType)
+        raise UsageError(f"no activation type is called '{name}'; known types: {known}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,4 +102,93 @@ class DynamicOptions:
             if value:
                 raise UsageError(
                     f"{option} has no meaning for {self.weights.value} weights: leave it out"
+                )
+
+
+CALIBRATED_WEIGHT_TYPES = (
+    WeightType.INT8,
+    WeightType.UINT8,
+    WeightType.INT4,
+    WeightType.INT16,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StaticOptions:
+    """Options of ``onnxq static`` that change the plan.
+
+    Attributes:
+        activations: integers that activations become.
+        weights: type of the weights of calibrated layers.
+        per_channel: one scale for each output channel of a weight; False for one a tensor.
+        symmetric_weights: None for the default of the type (asymmetric for the unsigned one).
+        reduce_range: 7-bit weights.
+        dynamic_matmul: leave matrix products between float tensors to the dynamic form; None for
+            the target's default.
+        storage: also store weights small that no integer kernel reads.
+        include: globs on node names; empty for all nodes.
+        exclude: globs on node names to leave alone.
+        op_types: operator types to quantize; empty for all.
+
+    Raises:
+        UsageError: options that contradict each other.
+    """
+
+    activations: ActivationScheme = field(default_factory=ActivationScheme)
+    weights: WeightType = WeightType.INT8
+    per_channel: bool = True
+    symmetric_weights: bool | None = None
+    reduce_range: bool = False
+    dynamic_matmul: bool | None = None
+    storage: bool = True
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    op_types: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.weights not in CALIBRATED_WEIGHT_TYPES:
+            known = ", ".join(one.value for one in CALIBRATED_WEIGHT_TYPES)
+            raise UsageError(
+                f"--weights {self.weights.value} cannot be calibrated; types that can: {known}"
+            )
+        if self.weights is WeightType.INT4 and self.reduce_range:
+            raise UsageError(
+                "--reduce-range is for 8-bit weights; int4 has fewer bits: leave it out"
+            )
+
+    @property
+    def weight_scheme(self) -> Scheme:
+        """The scheme of calibrated weights, but for its axes."""
+        symmetric = (
+            self.weights.is_signed if self.symmetric_weights is None else self.symmetric_weights
+        )
+        return Scheme(type=self.weights, symmetric=symmetric, reduce_range=self.reduce_range)
+
+    @property
+    def uncalibrated(self) -> DynamicOptions:
+        """What to do with weights that no calibrated layer reads."""
+        return DynamicOptions(
+            per_channel=self.per_channel,
+            reduce_range=self.reduce_range,
+            storage=self.storage,
+            include=self.include,
+            exclude=self.exclude,
+            op_types=self.op_types,
+        )
+
+    def check_target(self, target: Target) -> None:
+        """Refuse types that a target has no kernels for.
+
+        Raises:
+            UsageError: it would run slower than float.
+        """
+        for option, wanted, known in (
+            ("--activations", self.activations.type, target.activation_types),
+            ("--weights", self.weights, target.calibrated_weight_types),
+        ):
+            if wanted not in known:
+                raise UsageError(
+                    f"{option} {wanted.value}: target '{target.name}' has no fast kernel for it, "
+                    f"it would run slower than float; types that it has: "
+                    f"{', '.join(one.value for one in known)}; or use --target onnx"
                 )

@@ -10,6 +10,9 @@ from onnxq.targets import Target
 DYNAMIC_QUANTIZE_LINEAR_OPSET = 11
 BFLOAT16_CAST_OPSET = 13
 BLOCKED_DEQUANTIZE_OPSET = 21
+PER_CHANNEL_DEQUANTIZE_OPSET = 13
+WIDE_AND_NARROW_TYPES_OPSET = 21
+"""Of QuantizeLinear with 16 bits and DequantizeLinear with 4."""
 INT4_IR_VERSION = 10
 
 
@@ -30,10 +33,28 @@ def required_opset(plan: Plan, target: Target) -> int:
         for tensor in plan.changes
         if tensor.scheme is not None and tensor.scheme.type is WeightType.BF16
     ]
+    if plan.calibration is not None and plan.calibration.nodes:
+        wanted.append(calibration_opset(plan))
     return max(wanted, default=0)
+
+
+def calibration_opset(plan: Plan) -> int:
+    """Oldest ai.onnx operator set that has the types of calibrated weights and activations."""
+    unusual = any(
+        tensor.best_form is Form.CALIBRATED
+        and tensor.scheme is not None
+        and tensor.scheme.type.bits != 8
+        for tensor in plan.changes
+    )
+    activations = () if plan.calibration is None else plan.calibration.activations
+    if unusual or any(one.scheme.type.bits != 8 for one in activations):
+        return WIDE_AND_NARROW_TYPES_OPSET
+    return PER_CHANNEL_DEQUANTIZE_OPSET
 
 
 def required_ir_version(plan: Plan, target: Target) -> int:
     """Oldest IR version that has every tensor type of the plan."""
+    if required_opset(plan, target) >= WIDE_AND_NARROW_TYPES_OPSET:
+        return INT4_IR_VERSION
     blocked = any(use.form is Form.BLOCKED_MATMUL for one in plan.changes for use in one.uses)
     return INT4_IR_VERSION if blocked and not target.contrib_operators else 0

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import onnx_ir as ir
+
 from onnxq.graph.constants import Constant, Use
+from onnxq.plan.regions import IntegerNode
 from onnxq.plan.statistics import WeightStatistics
 from onnxq.rules.roles import Form
-from onnxq.schemes import Scheme
+from onnxq.schemes import ActivationScheme, Scheme
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,11 @@ class TensorPlan:
     channel_axes: tuple[int, ...] = ()
 
     @property
+    def scale_axes(self) -> tuple[int, ...]:
+        """Axes along which each index has a scale of its own."""
+        return () if self.scheme is None else self.scheme.axes
+
+    @property
     def best_form(self) -> Form:
         """The most preferred form among the readers."""
         if self.scheme is None:
@@ -106,17 +114,89 @@ class SkippedNode:
     reason: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class ActivationPlan:
+    """One scale and zero point for an activation, and for those that are moved copies of it.
+
+    Attributes:
+        name: of the tensor whose range decides, with its scope.
+        scheme: type of the integers.
+        value: that tensor.
+        members: every tensor that has these parameters, itself included.
+        bounds: limits of the Relu or Clip that the range takes over, or None.
+    """
+
+    name: str
+    scheme: ActivationScheme
+    value: ir.Value = field(compare=False, repr=False)
+    members: tuple[ir.Value, ...] = field(compare=False, repr=False)
+    bounds: tuple[float, float] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data of the decision."""
+        return {"tensor": self.name, "type": str(self.scheme), "members": len(self.members)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibratedNode:
+    """A node that computes on calibrated integers.
+
+    Attributes:
+        name: label of the node, with its scope.
+        operator: its type.
+        one: its place in the graph.
+        quantizes_output: whether its outputs are integers, too.
+    """
+
+    name: str
+    operator: str
+    one: IntegerNode = field(compare=False, repr=False)
+    quantizes_output: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data of the decision."""
+        return {
+            "node": self.name,
+            "operator": self.operator,
+            "output": "integer" if self.quantizes_output else "float",
+        }
+
+
+@dataclass(frozen=True)
+class CalibrationPlan:
+    """Every decision about activations.
+
+    Attributes:
+        nodes: those that compute on calibrated integers.
+        activations: the tensors to observe.
+        skipped: nodes of an operator with integer kernels that stay float, with the reason.
+    """
+
+    nodes: tuple[CalibratedNode, ...] = ()
+    activations: tuple[ActivationPlan, ...] = ()
+    skipped: tuple[SkippedNode, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data of every decision."""
+        return {
+            "nodes": [node.to_json() for node in self.nodes],
+            "activations": [activation.to_json() for activation in self.activations],
+            "skipped_nodes": [vars(node) for node in self.skipped],
+        }
+
+
 @dataclass(frozen=True)
 class Plan:
     """Every decision about a model.
 
     Attributes:
-        mode: 'dynamic'.
+        mode: 'dynamic' or 'static'.
         target: name of the target.
         tensors: decisions about the constant float tensors, in file order.
         skipped: nodes that compute on activations only.
         ignored_tensors: tensors too small to appear above.
         ignored_bytes: their size.
+        calibration: decisions about activations; None without calibration.
     """
 
     mode: str
@@ -125,6 +205,7 @@ class Plan:
     skipped: tuple[SkippedNode, ...] = ()
     ignored_tensors: int = 0
     ignored_bytes: int = 0
+    calibration: CalibrationPlan | None = None
 
     @property
     def changes(self) -> tuple[TensorPlan, ...]:
@@ -140,4 +221,4 @@ class Plan:
             "skipped_nodes": [vars(node) for node in self.skipped],
             "ignored_tensors": self.ignored_tensors,
             "ignored_bytes": self.ignored_bytes,
-        }
+        } | ({} if self.calibration is None else {"calibration": self.calibration.to_json()})

@@ -19,6 +19,7 @@ MICROSOFT = "com.microsoft"
 class Form(enum.Enum):
     """How a node reads a weight in the quantized model; the order is the order of preference."""
 
+    CALIBRATED = "calibrated"
     BLOCKED_MATMUL = "4-bit matmul"
     INTEGER_MATMUL = "integer matmul"
     INTEGER_LSTM = "integer lstm"
@@ -34,7 +35,13 @@ class Form(enum.Enum):
 
 
 _INTEGER_FORMS = frozenset(
-    {Form.BLOCKED_MATMUL, Form.INTEGER_MATMUL, Form.INTEGER_LSTM, Form.INTEGER_ATTENTION}
+    {
+        Form.CALIBRATED,
+        Form.BLOCKED_MATMUL,
+        Form.INTEGER_MATMUL,
+        Form.INTEGER_LSTM,
+        Form.INTEGER_ATTENTION,
+    }
 )
 
 Axes = Callable[[ir.Node, int], tuple[int, ...]]

@@ -120,14 +120,14 @@ class Session:
         """What it gives, in order."""
         return tuple(one.name for one in self._session.get_outputs())
 
-    def run(self, feeds: Feeds) -> Sequence[Any]:
-        """One inference; results in the order of ``output_names``.
+    def run(self, feeds: Feeds, names: Sequence[str] | None = None) -> Sequence[Any]:
+        """One inference; results in the order of ``names``, by default ``output_names``.
 
         Raises:
             ExecutionError: the model rejects the feeds or fails inside.
         """
         try:
-            results: Sequence[Any] = self._session.run(None, dict(feeds))
+            results: Sequence[Any] = self._session.run(names, dict(feeds))
         except Exception as error:  # as above
             reason = shorten_message(error, self._path)
             raise ExecutionError(

@@ -1,25 +1,32 @@
-"""Samples from a folder of .npz files (keys are input names) or .npy files (one input)."""
+"""Samples from the files of a folder."""
 
 from __future__ import annotations
 
-import zipfile
+import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from onnxq.errors import DataError
 from onnxq.runtime.session import Feeds, InputSignature
+from onnxq.samples.arrays import load_npy, load_npz
+from onnxq.samples.choice import choose
+from onnxq.samples.fitting import Arrays, fit_feeds
+from onnxq.samples.image_plan import ImagePlan, plan_images
+from onnxq.samples.images import load_image, require_pillow
+from onnxq.samples.listing import IMAGE_SUFFIXES, Kind, Listing, SampleFile, list_samples
+from onnxq.samples.options import SampleOptions
+from onnxq.samples.source import Entry
+from onnxq.samples.tensor_files import load_test_set
 
-SUFFIXES = (".npz", ".npy")
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class SampleFolder:
-    """The samples of a folder and its sub-folders, in the order of their names.
+    """The .npz and .npy samples of a folder and its sub-folders, in the order of their names.
 
     Attributes:
         path: the folder.
@@ -34,16 +41,15 @@ class SampleFolder:
         """List the samples in ``path``.
 
         Raises:
-            DataError: it is no folder, or holds no samples.
+            DataError: it is no folder, cannot be listed, or holds no samples.
         """
         if not path.is_dir():
             raise DataError(f"{path}: no such folder; name the folder with the .npz samples")
-        files = sorted(
-            file for file in path.rglob("*") if file.suffix in SUFFIXES and file.is_file()
-        )
+        listing = list_samples(path)
+        files = tuple(one.path for one in listing.files if one.kind in (Kind.NPZ, Kind.NPY))
         if not files:
             raise DataError(f"{path}: holds no .npz or .npy samples")
-        return cls(path, tuple(files))
+        return cls(path, files)
 
     def read(self, inputs: Sequence[InputSignature]) -> Iterator[Feeds]:
         """Each sample as feeds for ``inputs``, one after the other.
@@ -52,55 +58,136 @@ class SampleFolder:
             DataError: a file cannot be read, or does not fit the inputs.
         """
         for file in self.files:
-            yield read_sample(file, inputs)
+            load = load_npy if file.suffix.lower() == ".npy" else load_npz
+            yield fit_feeds(str(file), load(file, inputs), inputs)
 
 
-def read_sample(file: Path, inputs: Sequence[InputSignature]) -> Feeds:
-    """One sample file, checked against the inputs of a model.
+@dataclass(frozen=True)
+class FolderSource:
+    """Samples of every kind, as chosen.
 
-    Raises:
-        DataError: the file cannot be read, or does not fit.
+    Attributes:
+        path: the folder.
+        files: those that were chosen.
+        options: what was asked for.
+        listing: everything that was found.
     """
-    try:
-        arrays = _load(file, inputs)
-    except DataError:
-        raise
-    except Exception as error:  # damaged archives raise from zipfile, zlib, tokenize and numpy
-        raise DataError(f"{file}: cannot be read as numpy data: {error}") from error
-    missing = [one.name for one in inputs if one.name not in arrays]
-    if missing:
-        raise DataError(
-            f"{file}: has no array '{missing[0]}'; it holds {sorted(arrays)}, the model takes "
-            + "; ".join(map(str, inputs))
-        )
-    return {one.name: _fit(file, one, arrays[one.name]) for one in inputs}
 
+    path: Path
+    files: tuple[SampleFile, ...]
+    options: SampleOptions
+    listing: Listing
 
-def _load(file: Path, inputs: Sequence[InputSignature]) -> dict[str, npt.NDArray[Any]]:
-    if file.suffix == ".npy":
-        if len(inputs) != 1:
-            raise DataError(
-                f"{file}: a .npy file feeds one input, the model has {len(inputs)}; use .npz files"
+    @classmethod
+    def open(cls, path: Path, options: SampleOptions) -> FolderSource:
+        """List the samples in ``path`` and choose.
+
+        Raises:
+            DataError: it is no folder, cannot be listed, or holds no samples; there are images,
+                but Pillow is not installed.
+        """
+        listing = list_samples(path)
+        if not listing.files:
+            raise DataError(_explain_nothing(path, listing))
+        names = [file.name for file in listing.files]
+        chosen = choose(names, options.limit, options.seed)
+        files = tuple(listing.files[index] for index in chosen)
+        image = next((file for file in files if file.kind is Kind.IMAGE), None)
+        if image is not None:
+            require_pillow(image.path)
+        return cls(path, files, options, listing)
+
+    @property
+    def label(self) -> str:
+        """The folder."""
+        return str(self.path)
+
+    @property
+    def count(self) -> int:
+        """How many were chosen."""
+        return len(self.files)
+
+    def describe(self, inputs: Sequence[InputSignature]) -> tuple[str, ...]:
+        """What a user should know before the first is read.
+
+        Raises:
+            DataError: there are images, but the model takes none.
+            UsageError: the options for images contradict the model.
+        """
+        notes = []
+        found = len(self.listing.files)
+        if self.count < found:
+            notes.append(f"{self.count} of {found} samples, chosen with seed {self.options.seed}")
+        if self.listing.passed_over:
+            notes.append(
+                f"{len(self.listing.passed_over)} files beside the input_*.pb of a test set are "
+                f"not read, first {self.listing.passed_over[0]}"
             )
-        with file.open("rb") as stream:
-            return {inputs[0].name: np.lib.format.read_array(stream, allow_pickle=False)}
-    with zipfile.ZipFile(file):
-        archive = np.load(file, allow_pickle=False)
-    with archive:
-        return {name: archive[name] for name in archive.files}
+        plan = self._plan_images(inputs)
+        return (*notes, plan.describe()) if plan is not None else tuple(notes)
+
+    def entries(self, inputs: Sequence[InputSignature]) -> Iterator[Entry]:
+        """The chosen samples, each with the way to load it."""
+        plan = self._plan_images(inputs)
+        for file in self.files:
+            yield Entry(file.name, str(file.path), partial(_load, file, inputs, plan))
+
+    def fingerprint(self) -> str:
+        """A hash of names and contents, and of the options where there are images.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+        total = hashlib.sha256()
+        if any(file.kind is Kind.IMAGE for file in self.files):
+            total.update(repr(self.options.images).encode())
+        for file in self.files:
+            for part in file.parts:
+                name = f"{file.name}\0{part.name}"
+                total.update(hashlib.sha256(os.fsencode(name)).digest() + _digest(part))
+        return total.hexdigest()
+
+    def _plan_images(self, inputs: Sequence[InputSignature]) -> ImagePlan | None:
+        if all(file.kind is not Kind.IMAGE for file in self.files):
+            return None
+        return plan_images(inputs, self.options.images)
 
 
-def _fit(file: Path, signature: InputSignature, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    where = f"{file}: array '{signature.name}' is {array.dtype.name}{list(array.shape)}"
-    if signature.dtype is not None and array.dtype != np.dtype(signature.dtype):
-        if not np.can_cast(array.dtype, np.dtype(signature.dtype), casting="safe"):
-            raise DataError(f"{where}, which does not convert without loss; expected {signature}")
-        array = array.astype(signature.dtype)
-    fixed = [isinstance(size, int) and size >= 0 for size in signature.shape]
-    same_rank = len(fixed) == array.ndim
-    if not same_rank or any(
-        known and size != wanted
-        for known, size, wanted in zip(fixed, array.shape, signature.shape, strict=True)
-    ):
-        raise DataError(f"{where}; expected {signature}")
-    return array
+def _load(file: SampleFile, inputs: Sequence[InputSignature], plan: ImagePlan | None) -> Arrays:
+    for part in file.parts:
+        _refuse_irregular(part)
+    if file.kind is Kind.TEST_SET:
+        return load_test_set(file.path, file.parts, inputs)
+    if file.kind is Kind.IMAGE:
+        assert plan is not None
+        return load_image(file.path, plan)
+    return (load_npz if file.kind is Kind.NPZ else load_npy)(file.path, inputs)
+
+
+def _refuse_irregular(path: Path) -> None:
+    """Opening a pipe would wait for ever."""
+    if not path.is_file():
+        raise DataError(f"{path}: no regular file, or a link to nothing; remove it")
+
+
+def _digest(path: Path) -> bytes:
+    _refuse_irregular(path)
+    content = hashlib.sha256()
+    try:
+        with path.open("rb") as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                content.update(chunk)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    return content.digest()
+
+
+def _explain_nothing(path: Path, listing: Listing) -> str:
+    kinds = f".npz, .npy, {', '.join(IMAGE_SUFFIXES)}, or folders with input_*.pb"
+    if not listing.others:
+        return f"{path}: holds no samples: no files at all; samples are {kinds}"
+    ((suffix, count),) = listing.others.most_common(1)
+    return (
+        f"{path}: holds no samples, but {count} of {suffix}; samples are {kinds}; "
+        "--reader module:function reads others"
+    )

@@ -6,9 +6,11 @@ from collections.abc import Callable, Collection
 
 import onnx_ir as ir
 
-from onnxq.simplify.batch_normalization import fold_batch_normalization
+from onnxq.simplify.affine import fold_affine
 from onnxq.simplify.constants import fold_constants
+from onnxq.simplify.identities import remove_identities
 from onnxq.simplify.initializers import close_initializers, lift_constants, share_small_constants
+from onnxq.simplify.pads import fold_pads
 from onnxq.simplify.unused import remove_unused
 
 Simplification = Callable[[ir.Model, Collection[ir.Node]], None]
@@ -16,8 +18,10 @@ Simplification = Callable[[ir.Model, Collection[ir.Node]], None]
 SIMPLIFICATIONS: tuple[Simplification, ...] = (
     close_initializers,
     lift_constants,
+    remove_identities,
     fold_constants,
-    fold_batch_normalization,
+    fold_pads,
+    fold_affine,
     share_small_constants,
     remove_unused,
 )

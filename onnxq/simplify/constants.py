@@ -1,19 +1,22 @@
 """Constant folding of data movement: the Slice and Concat with which exporters reorder weights.
 
 Only operators that move elements are folded, and only where the file does not grow by it: what
-they compute replaces what they read. Arithmetic is left to the runtime, which folds it at load.
+they compute replaces what they read. So are two that exporters put before those where they compute
+shapes and pads, for the few elements that these have. Arithmetic is left to the runtime, which
+folds it at load.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Hashable
+from math import prod
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
-from onnxq.graph.attributes import has_reference
+from onnxq.graph.attributes import has_reference, int_attribute
 from onnxq.graph.constants import add_initializer, constant_tensor, require_constant
 from onnxq.graph.names import Names
 from onnxq.graph.scopes import Scope, iterate_scopes
@@ -32,11 +35,17 @@ MOVEMENTS = frozenset(
         "Unsqueeze",
     }
 )
+SHAPE_MAKERS = frozenset({"Cast", "ConstantOfShape"})
+SHAPE_ELEMENTS = 64
 GROWTH_ALLOWANCE_BYTES = 256
 COMPARED_ELEMENTS = 64
 """Constants up to this size are compared by content, larger ones by identity."""
 LARGEST_FOLD_BYTES = 2**30
 """A larger result would have to be computed in memory at once."""
+
+_EXACT_TYPES = frozenset(
+    {ir.DataType.BOOL, ir.DataType.INT32, ir.DataType.INT64, ir.DataType.FLOAT, ir.DataType.DOUBLE}
+)
 
 
 def fold_constants(model: ir.Model, _kept: Collection[ir.Node] = ()) -> None:
@@ -88,12 +97,25 @@ def _fold_readers(source: ir.Value, scope: Scope, names: Names) -> list[ir.Value
 
 def _is_foldable(node: ir.Node) -> bool:
     return (
-        node.op_type in MOVEMENTS
+        (node.op_type in MOVEMENTS or node.op_type in SHAPE_MAKERS)
         and not node.domain
         and not any(output.is_graph_output() for output in node.outputs)
         and not has_reference(node)
         and all(value is None or _is_numeric_constant(value) for value in node.inputs)
+        and (node.op_type in MOVEMENTS or _makes_shape(node))
     )
+
+
+def _makes_shape(node: ir.Node) -> bool:
+    """Whether a Cast or ConstantOfShape gives few elements, and the same in every runtime."""
+    tensor = require_constant(node.inputs[0])
+    if node.op_type == "ConstantOfShape":
+        return prod(int(size) for size in tensor.numpy().reshape(-1)) <= SHAPE_ELEMENTS
+    if tensor.size > SHAPE_ELEMENTS or not (
+        tensor.dtype.is_integer() or tensor.dtype == ir.DataType.BOOL
+    ):
+        return False
+    return int_attribute(node, "to", 0) in _EXACT_TYPES
 
 
 def _is_numeric_constant(value: ir.Value) -> bool:

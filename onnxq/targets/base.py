@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onnxq.schemes import ActivationType, WeightType
+
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
@@ -26,6 +28,15 @@ class Target:
             each channel, which alone can make a spoiled weight look good.
         filter_bank_min_taps: a convolution of one input channel with a kernel this long is a
             filter bank of a signal-processing front end.
+        activation_types: types of calibrated activations that the runtime has kernels for.
+        calibrated_weight_types: types of weights beside calibrated activations, likewise.
+        folds_casts: whether the runtime widens constant 4-bit weights at load.
+        dynamic_matmul: whether a matrix product between float tensors is as fast with its
+            activation quantized at run time as with a calibrated one.
+        integer_conv_min_channels: a convolution of fewer input channels a group gains nothing from
+            integers by itself; beside others it saves leaving them.
+        integer_conv_min_reduction: nor does one with fewer inputs to one output, unless it has
+            that many channels.
     """
 
     name: str
@@ -40,3 +51,9 @@ class Target:
     lowest_storage_sqnr_db: float
     lowest_bulk_sqnr_db: float
     filter_bank_min_taps: int
+    activation_types: tuple[ActivationType, ...]
+    calibrated_weight_types: tuple[WeightType, ...]
+    folds_casts: bool
+    dynamic_matmul: bool
+    integer_conv_min_channels: int
+    integer_conv_min_reduction: int

@@ -4,12 +4,11 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxq.simplify.batch_normalization import fold_batch_normalization, refuse_fold
+from onnxq.simplify.affine import fold_affine
+from onnxq.simplify.batch_normalization import refuse_batch_normalization
 from onnxq.simplify.unused import remove_unused
 from tests.models import FloatArray, float_weight, make_model, to_ir
-from tests.simplify.equality import assert_equal, change, operators, run
-
-UNIT_ROUNDOFF = 2.0**-24
+from tests.simplify.equality import UNIT_ROUNDOFF, assert_equal, change, operators, run
 
 CONVOLUTIONS = {
     "conv": ("Conv", "", (6, 4, 3, 3), (1, 4, 7, 7)),
@@ -45,7 +44,7 @@ def _model(
 
 
 def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
-    return change(model, fold_batch_normalization, remove_unused)
+    return change(model, fold_affine, remove_unused)
 
 
 def _whole_numbers(rng: np.random.Generator, shape: tuple[int, ...]) -> FloatArray:
@@ -140,14 +139,14 @@ def _parameters(rng: np.random.Generator, name: str = "conv") -> dict[str, Float
         "w": float_weight(rng, CONVOLUTIONS[name][2]),
         "scale": np.full(channels, 2, np.float32),
         "shift": np.ones(channels, np.float32),
-        "mean": np.ones(channels, np.float32),
+        "mean": np.full(channels, 3, np.float32),
         "var": np.full(channels, 4, np.float32),
     }
 
 
 def _refusal(model: onnx.ModelProto) -> str | None:
     (node,) = (one for one in to_ir(model).graph if one.op_type == "BatchNormalization")
-    return refuse_fold(node)
+    return refuse_batch_normalization(node)
 
 
 def _text(nodes: str, weights: dict[str, FloatArray], **kwargs: str) -> onnx.ModelProto:
@@ -161,7 +160,7 @@ NORMALIZE = "BatchNormalization<epsilon = 0.0>(c, scale, shift, mean, var)"
 class TestRefusals:
     def _check(self, model: onnx.ModelProto, reason: str | None) -> None:
         assert _refusal(model) == reason
-        folded = change(model, fold_batch_normalization)
+        folded = change(model, fold_affine)
         assert ("BatchNormalization" in operators(folded)) is (reason is not None)
 
     def test_none_for_the_ordinary_case(self, rng: np.random.Generator) -> None:
@@ -178,8 +177,8 @@ class TestRefusals:
             pytest.param(f"c = local.Conv(x, w) y = {NORMALIZE}", id="after_a_namesake"),
         ],
     )
-    def test_does_not_follow_a_convolution(self, nodes: str, rng: np.random.Generator) -> None:
-        assert _refusal(_text(nodes, _parameters(rng))) == "does not follow a convolution"
+    def test_does_not_follow_a_layer(self, nodes: str, rng: np.random.Generator) -> None:
+        assert _refusal(_text(nodes, _parameters(rng))) == "does not follow a layer with a weight"
 
     @pytest.mark.parametrize(
         ("nodes", "outputs"),
@@ -199,14 +198,14 @@ class TestRefusals:
             ),
         ],
     )
-    def test_the_convolution_has_another_reader(
+    def test_the_layer_has_another_reader(
         self, nodes: str, outputs: str, rng: np.random.Generator
     ) -> None:
         inputs = "float[1, 4, 7, 7] x, bool d"
         model = _text(nodes, _parameters(rng), outputs=outputs, inputs=inputs)
-        self._check(model, "the convolution has another reader")
+        self._check(model, "the layer has another reader")
 
-    def test_the_convolution_is_in_another_body(self, rng: np.random.Generator) -> None:
+    def test_the_layer_is_in_another_body(self, rng: np.random.Generator) -> None:
         model = _text(
             f"""c = Conv(x, w)
                 y = If (d) <
@@ -217,8 +216,8 @@ class TestRefusals:
             inputs="float[1, 4, 7, 7] x, bool d",
         )
         (node,) = to_ir(model).graph[1].attributes["then_branch"].as_graph()
-        assert refuse_fold(node) == "the convolution is in another body"
-        folded = change(model, fold_batch_normalization)
+        assert refuse_batch_normalization(node) == "the layer is in another body"
+        folded = change(model, fold_affine)
         (branch,) = (one.g for one in folded.graph.node[1].attribute if one.name == "then_branch")
         assert [one.op_type for one in branch.node] == ["BatchNormalization"]
 
@@ -242,7 +241,7 @@ class TestRefusals:
         shape = {"w": "6, 4, 3, 3", "b": "6"}[name]
         inputs = f"float[1, 4, 7, 7] x, float[{shape}] {name}"
         model = _text(f"c = Conv(x, w, b) y = {NORMALIZE}", weights, inputs=inputs)
-        self._check(model, "the weight of the convolution is not constant")
+        self._check(model, "the weight of the layer is not constant")
 
     def test_parameters_that_a_caller_may_override(self, rng: np.random.Generator) -> None:
         inputs = "float[1, 4, 7, 7] x, float[6] scale"
@@ -255,7 +254,7 @@ class TestRefusals:
             _parameters(rng),
             outputs="float[] y, float[] z",
         )
-        self._check(model, "the weight of the convolution is shared")
+        self._check(model, "the weight of the layer is shared")
 
     def test_a_grouped_transposed_convolution(self, rng: np.random.Generator) -> None:
         weights = _parameters(rng) | {"w": float_weight(rng, (4, 3, 3, 3))}
@@ -274,7 +273,7 @@ def test_a_namesake_of_another_domain_stays(rng: np.random.Generator) -> None:
                 BatchNormalization <epsilon>(a, b, c, d, e) => (y) { y = Identity(a) }""",
         )
     )
-    fold_batch_normalization(model)
+    fold_affine(model)
     assert [node.op_type for node in model.graph] == ["Conv", "BatchNormalization"]
 
 
@@ -337,7 +336,7 @@ def test_the_type_of_the_weight_stays(rng: np.random.Generator) -> None:
 def test_new_constants_take_no_name_that_is_taken(rng: np.random.Generator) -> None:
     weights = _parameters(rng)
     first = to_ir(_text(f"c = Conv(x, w) y = {NORMALIZE}", weights))
-    fold_batch_normalization(first)
+    fold_affine(first)
     made = [name for name in first.graph.initializers if name not in weights]
     assert len(made) == 2
     taken = {name: np.ones(1, np.float32) for name in made}

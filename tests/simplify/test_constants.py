@@ -6,7 +6,12 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from onnxq.simplify.constants import GROWTH_ALLOWANCE_BYTES, MOVEMENTS, fold_constants
+from onnxq.simplify.constants import (
+    GROWTH_ALLOWANCE_BYTES,
+    MOVEMENTS,
+    SHAPE_ELEMENTS,
+    fold_constants,
+)
 from onnxq.simplify.initializers import lift_constants
 from onnxq.simplify.unused import remove_unused
 from tests.models import float_weight, make_model
@@ -250,6 +255,74 @@ class TestSize:
         assert operators(folded) == ["Mul", "Add"]
         assert _stored_bytes(folded) <= _stored_bytes(model)
         assert_equal(model, folded, {"x": np.ones(1, np.float32)})
+
+
+class TestShapeMakers:
+    """What exporters compute shapes and pads with, before they move their elements."""
+
+    def test_the_pads_of_an_exporter(self) -> None:
+        """As PyTorch writes pads that it was given as a list, last axis first."""
+        model = make_model(
+            """rest = ConstantOfShape<value = int64[1] {0}>(four)
+               all = Concat<axis = 0>(given, rest)
+               pairs = Reshape(all, pair)
+               turned = Slice(pairs, last, first, zero, last)
+               swapped = Transpose<perm = [1, 0]>(turned)
+               flat = Reshape(swapped, last)
+               pads = Cast<to = 7>(flat)
+               y = Pad<mode = "constant">(x, pads)""",
+            "float[1, 1, 3, 4] x",
+            "float[] y",
+            {
+                "four": np.array([4]),
+                "given": np.array([0, 1, 2, 3]),
+                "pair": np.array([-1, 2]),
+                "last": np.array([-1]),
+                "first": np.array([-(2**63) + 1]),
+                "zero": np.array([0]),
+            },
+        )
+        folded = _fold(model)
+        assert operators(folded) == ["Pad"]
+        x = np.arange(12, dtype=np.float32).reshape(1, 1, 3, 4)
+        assert_equal(model, folded, {"x": x})
+
+    @pytest.mark.parametrize("to", ["BOOL", "INT32", "INT64", "FLOAT", "DOUBLE"])
+    @pytest.mark.parametrize("dtype", ["bool", "int8", "int64"])
+    def test_casts_of_integers(self, dtype: str, to: str) -> None:
+        kind = getattr(onnx.TensorProto, to)
+        model = make_model(
+            f"c = Cast<to = {kind}>(k) z = Expand(c, shape)",
+            "int64[1] shape",
+            "float[N] z".replace("float", to.lower()),
+            {"k": np.array([0, 1, 100]).astype(dtype)},
+        )
+        folded = _fold(model)
+        assert operators(folded) == ["Expand"]
+        assert_equal(model, folded, {"shape": np.array([3])})
+
+    @pytest.mark.parametrize(
+        "nodes",
+        [
+            pytest.param("m = Cast<to = 10>(ints)", id="to_a_type_that_rounds_twice"),
+            pytest.param("m = Cast<to = 6>(floats)", id="of_floats_that_may_not_fit"),
+            pytest.param("m = Cast<to = 9>(many)", id="of_many"),
+            pytest.param("m = ConstantOfShape(wide)", id="to_a_large_shape"),
+            pytest.param("m = ConstantOfShape(endless)", id="to_a_shape_that_fits_no_memory"),
+        ],
+    )
+    def test_others_are_left_to_the_runtime(self, nodes: str) -> None:
+        constants = {
+            "ints": np.array([1, 2]),
+            "floats": np.array([1e20], np.float32),
+            "many": np.zeros(SHAPE_ELEMENTS + 1, np.int32),
+            "wide": np.array([SHAPE_ELEMENTS + 1]),
+            "endless": np.array([10**6, 10**6, 10**6]),
+        }
+        model = make_model(
+            f"{nodes} s = Shape(m) z = Add(x, s)", "int64[1] x", "int64[N] z", constants
+        )
+        assert operators(_fold(model))[0] in ("Cast", "ConstantOfShape")
 
 
 class TestBodies:

@@ -1,0 +1,201 @@
+"""Calibrated integers, written as pairs of QuantizeLinear and DequantizeLinear.
+
+The runtime fuses a node between DequantizeLinear and QuantizeLinear into an integer kernel. Where
+each pair stands decides whether it does:
+
+- An integer node is followed by its pair right away; every reader reads behind it.
+- A float tensor is quantized for its integer readers; its float readers read the float tensor.
+- Scales and zero points have rank 0; weights have one scale a channel; a bias is int32 with the
+  scale of the activation times that of the weight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnxq.apply.encodings import Encodings
+from onnxq.apply.float_layers import find_layers_at_risk, separate_bias
+from onnxq.apply.numbers import Numbers
+from onnxq.apply.rewriter import Rewriter
+from onnxq.plan import ActivationPlan, CalibratedNode, Plan, TensorPlan
+from onnxq.rules.calibrated import input_channels
+from onnxq.rules.roles import Form
+from onnxq.schemes import WeightType
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An activation as integers, and what they stand for."""
+
+    integers: ir.Value
+    dequantized: ir.Value
+    activation: ActivationPlan
+
+
+def write_pairs(rewriter: Rewriter, plan: Plan, encodings: Encodings) -> None:
+    """Write all pairs of a plan.
+
+    Post: every integer node reads dequantized integers, and is followed by its pair where the plan
+    says so; float layers that read such integers are kept from becoming integer layers.
+    """
+    writer = _PairWriter(rewriter, plan, encodings)
+    for node in () if plan.calibration is None else plan.calibration.nodes:
+        writer.write_node(node)
+    writer.protect_float_layers()
+
+
+class _PairWriter:
+    def __init__(self, rewriter: Rewriter, plan: Plan, encodings: Encodings) -> None:
+        self._rewriter = rewriter
+        self._numbers = Numbers(rewriter, encodings)
+        self._activations = {
+            member: one
+            for one in (() if plan.calibration is None else plan.calibration.activations)
+            for member in one.members
+        }
+        self._uses = {
+            use.use.node: (use.form, tensor)
+            for tensor in plan.changes
+            for use in tensor.uses
+            if use.use is not None and use.use.input_index == 1
+        }
+        self._pairs: dict[tuple[ir.Value, ir.Graph], Pair] = {}
+        self._originals: dict[ir.Value, ir.Value] = {}
+        self._weights: dict[tuple[ir.Value, ir.Graph], ir.Value] = {}
+
+    def write_node(self, node: CalibratedNode) -> None:
+        """Pairs before a node where there are none yet, and behind it."""
+        self._write_inputs(node)
+        if node.one.rule.weight_index is not None:
+            self._write_weight(node)
+        if node.quantizes_output:
+            for value in node.one.outputs:
+                self._write_output(value)
+        elif node.operator == "MatMul":
+            separate_bias(self._rewriter, node.one.node)
+
+    def protect_float_layers(self) -> None:
+        """Give float layers that the runtime would quantize on its own one scale a channel.
+
+        It leaves layers alone whose activation has more than one scale.
+        """
+        for pair in self._pairs.values():
+            for layer in find_layers_at_risk(pair.dequantized):
+                form = self._uses.get(layer, (Form.FLOAT, None))[0]
+                channels = input_channels(layer)
+                if form in (Form.STORAGE, Form.FLOAT) and channels is not None:
+                    self._dequantize_by_channel(pair, layer, channels)
+
+    def _write_inputs(self, node: CalibratedNode) -> None:
+        reader = node.one.node
+        graph = self._rewriter.scope_of(reader).graph
+        for index, value in enumerate(reader.inputs):
+            if value is None:
+                continue
+            original = self._originals.get(value, value)
+            if original not in node.one.inputs:
+                continue
+            if (original, graph) not in self._pairs:
+                activation = self._activations[original]
+                self._pairs[original, graph] = self._add_pair(value, activation, reader, None)
+            reader.replace_input_with(index, self._pairs[original, graph].dequantized)
+
+    def _write_output(self, value: ir.Value) -> None:
+        producer = value.producer()
+        if producer is None:
+            raise ValueError(f"'{value.name}' has no producer")
+        readers = list(value.uses())
+        pair = self._add_pair(value, self._activations[value], None, producer)
+        for reader, index in readers:
+            reader.replace_input_with(index, pair.dequantized)
+        self._pairs[value, self._rewriter.scope_of(producer).graph] = pair
+        self._originals[pair.dequantized] = value
+
+    def _add_pair(
+        self,
+        value: ir.Value,
+        activation: ActivationPlan,
+        before: ir.Node | None,
+        after: ir.Node | None,
+    ) -> Pair:
+        place = before or after
+        if place is None:
+            raise ValueError("a pair has to stand somewhere")
+        numbers = self._numbers.of_activation(self._rewriter.scope_of(place), activation)
+        inputs: tuple[ir.Value, ...] = (value, *numbers)
+        made = []
+        for operator, suffix in (
+            ("QuantizeLinear", "quantized"),
+            ("DequantizeLinear", "dequantized"),
+        ):
+            name = f"{value.name}_{suffix}"
+            if before is not None:
+                (output,) = self._rewriter.add_node(before, operator, inputs, name=name)
+            else:
+                (output,) = self._rewriter.add_node_after(place, operator, inputs, name=name)
+                place = output.producer() or place
+            made.append(output)
+            inputs = (output, *numbers)
+        return Pair(made[0], made[1], activation)
+
+    def _write_weight(self, node: CalibratedNode) -> None:
+        layer, activation = node.one.node, self._activations[node.one.inputs[0]]
+        plan = self._uses[layer][1]
+        bias = layer.inputs[2] if node.operator != "MatMul" and len(layer.inputs) > 2 else None
+        layer.replace_input_with(1, self._dequantize_weight(layer, plan))
+        if bias is None:
+            return
+        scope = self._rewriter.scope_of(layer)
+        integers, scale = self._numbers.of_bias(scope, bias, activation, plan)
+        (value,) = self._rewriter.add_node(
+            layer,
+            "DequantizeLinear",
+            (integers, scale),
+            name=f"{bias.name}_dequantized",
+            attributes={"axis": 0} if plan.scale_axes else {},
+        )
+        layer.replace_input_with(2, value)
+
+    def _dequantize_weight(self, layer: ir.Node, plan: TensorPlan) -> ir.Value:
+        """The weight as DequantizeLinear of its integers, in the body of its reader."""
+        graph = self._rewriter.scope_of(layer).graph
+        key = (plan.constant.value, graph)
+        if key in self._weights:
+            return self._weights[key]
+        store, axes = self._rewriter.weights, plan.scale_axes
+        shape = tuple(plan.shape[axis] for axis in axes)
+        elements = store.elements(plan, tuple(range(len(plan.shape))))
+        if plan.scheme is not None and plan.scheme.type is WeightType.INT4:
+            elements = self._widen(layer, plan, elements)
+        # Without a zero point, also one of 0, onnxruntime does not find the integers of a Gemm.
+        numbers = (store.scale(plan, shape), store.explicit_zero_point(plan, shape))
+        (self._weights[key],) = self._rewriter.add_node(
+            layer,
+            "DequantizeLinear",
+            (elements, *numbers),
+            name=f"{plan.constant.value.name}_dequantized",
+            attributes={"axis": axes[0]} if axes else {},
+        )
+        return self._weights[key]
+
+    def _widen(self, layer: ir.Node, plan: TensorPlan, elements: ir.Value) -> ir.Value:
+        """4-bit integers as int8, where the runtime does that once, at load."""
+        if not self._rewriter.target.folds_casts:
+            return elements
+        name = f"{plan.constant.value.name}_int8"
+        return self._rewriter.cast(layer, elements, ir.DataType.INT8, name=name)
+
+    def _dequantize_by_channel(self, pair: Pair, layer: ir.Node, channels: tuple[int, int]) -> None:
+        count, axis = channels
+        scope = self._rewriter.scope_of(layer)
+        numbers = self._numbers.of_activation(scope, pair.activation, channels=count)
+        (value,) = self._rewriter.add_node(
+            layer,
+            "DequantizeLinear",
+            (pair.integers, *numbers),
+            name=f"{layer.name or layer.op_type}_input_dequantized",
+            attributes={"axis": axis},
+        )
+        layer.replace_input_with(0, value)

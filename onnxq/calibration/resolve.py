@@ -1,0 +1,45 @@
+"""From observations to scales and zero points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import onnx_ir as ir
+
+from onnxq.numerics.activations import choose_activation_parameters
+from onnxq.numerics.affine import Parameters
+from onnxq.plan import ActivationPlan
+from onnxq.ranges import METHODS, Grid, Observation
+
+Range = tuple[float, float]
+
+
+def choose_ranges(
+    activations: Iterable[ActivationPlan],
+    observations: Mapping[ir.Value, Observation],
+    method: str,
+) -> dict[ir.Value, Range]:
+    """A range for each activation.
+
+    Args:
+        activations: of a plan.
+        observations: of each.
+        method: a key of ``METHODS``.
+    """
+    choose = METHODS[method].choose_range
+    ranges = {}
+    for one in activations:
+        low, high = one.scheme.range
+        grid = Grid(quantized_min=low, quantized_max=high, symmetric=one.scheme.symmetric)
+        ranges[one.value] = choose(observations[one.value], grid)
+    return ranges
+
+
+def resolve_ranges(
+    activations: Iterable[ActivationPlan], ranges: Mapping[ir.Value, Range]
+) -> dict[ir.Value, Parameters]:
+    """Scale and zero point of each activation, both of rank 0."""
+    return {
+        one.value: choose_activation_parameters(*ranges[one.value], one.scheme, one.bounds)
+        for one in activations
+    }
