@@ -6,6 +6,7 @@ from onnxq.schemes import Scheme, WeightType
 
 INTEGERS = [one for one in WeightType if not one.is_half]
 STORED = {
+    WeightType.INT16: (-32768, 32767),
     WeightType.INT8: (-128, 127),
     WeightType.UINT8: (0, 255),
     WeightType.INT4: (-8, 7),

@@ -20,6 +20,8 @@ from onnxq.plan import Plan
 from onnxq.rules.roles import Form
 from onnxq.targets import Target
 
+__all__ = ["FORM_REWRITES", "Encodings", "apply_plan"]
+
 FORM_REWRITES: Mapping[Form, Callable[[Rewriter, list[Job]], None]] = {
     Form.BLOCKED_MATMUL: rewrite_blocked_matmul,
     Form.INTEGER_MATMUL: rewrite_integer_matmul,

@@ -1,5 +1,7 @@
 """Calibration: what the activations of the float model are on samples."""
 
+from onnxq.calibration.files import SavedRanges, fingerprint_model, load_ranges, save_ranges
+from onnxq.calibration.guards import find_overloaded_nodes
 from onnxq.calibration.observe import Observations, observe, write_probed
 from onnxq.calibration.probes import Probe, ProbedModel, add_probes
 from onnxq.calibration.resolve import Range, choose_ranges, resolve_ranges
@@ -9,9 +11,14 @@ __all__ = [
     "Probe",
     "ProbedModel",
     "Range",
+    "SavedRanges",
     "add_probes",
     "choose_ranges",
+    "find_overloaded_nodes",
+    "fingerprint_model",
+    "load_ranges",
     "observe",
     "resolve_ranges",
+    "save_ranges",
     "write_probed",
 ]

@@ -64,7 +64,9 @@ def observe(session: Session, probes: tuple[Probe, ...], samples: Iterable[Sampl
         try:
             results = dict(zip(names, session.run(sample.feeds, names), strict=True))
         except ExecutionError as error:
-            raise DataError(f"sample {sample.name}: the model cannot run: {error.reason}") from error
+            raise DataError(
+                f"sample {sample.name}: the model cannot run: {error.reason}"
+            ) from error
         for probe in probes:
             _add(observations.by_value[probe.activation.value], probe, results, sample.name)
         observations.samples += 1

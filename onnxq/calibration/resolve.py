@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnxq.numerics.activations import choose_activation_parameters
 from onnxq.numerics.affine import Parameters
 from onnxq.plan import ActivationPlan
-from onnxq.ranges import METHODS, Grid, Observation
+from onnxq.ranges import DEFAULT_PERCENTILE, Grid, Observation, find_method
 
 Range = tuple[float, float]
 
@@ -18,6 +18,8 @@ def choose_ranges(
     activations: Iterable[ActivationPlan],
     observations: Mapping[ir.Value, Observation],
     method: str,
+    *,
+    percentile: float = DEFAULT_PERCENTILE,
 ) -> dict[ir.Value, Range]:
     """A range for each activation.
 
@@ -25,8 +27,9 @@ def choose_ranges(
         activations: of a plan.
         observations: of each.
         method: a key of ``METHODS``.
+        percentile: for the method of that name.
     """
-    choose = METHODS[method].choose_range
+    choose = find_method(method, percentile=percentile)
     ranges = {}
     for one in activations:
         low, high = one.scheme.range

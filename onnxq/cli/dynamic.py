@@ -6,15 +6,16 @@ from pathlib import Path
 
 import click
 
+from onnxq.cli import options
 from onnxq.cli.signals import hold_signals
 from onnxq.schemes import WeightType
-from onnxq.targets import TARGETS, find_target
+from onnxq.targets import find_target
 
-WEIGHT_TYPES = tuple(weight_type.value for weight_type in WeightType)
+WEIGHT_TYPES = tuple(one.value for one in WeightType if one is not WeightType.INT16)
 
 
 @click.command(short_help="Quantize weights; needs no data.")
-@click.argument("model", type=click.Path(path_type=Path, readable=False))
+@options.MODEL
 @click.option(
     "-o",
     "--output",
@@ -54,29 +55,15 @@ WEIGHT_TYPES = tuple(weight_type.value for weight_type in WeightType)
     show_default=True,
     help="Also store small what no integer kernel reads (read as float, at float speed).",
 )
-@click.option(
-    "--target",
-    default="ort-cpu",
-    show_default=True,
-    metavar="NAME",
-    help="; ".join(f"{target.name}: {target.description}" for target in TARGETS) + ".",
-)
-@click.option("--include", multiple=True, metavar="GLOB", help="Only nodes with such names.")
-@click.option("--exclude", multiple=True, metavar="GLOB", help="No nodes with such names.")
-@click.option(
-    "--op-types", multiple=True, metavar="TYPE[,TYPE...]", help="Only operators of these types."
-)
+@options.TARGET
+@options.SELECTORS
 @click.option(
     "--data",
     type=click.Path(path_type=Path, readable=False),
     metavar="DIR",
     help="Compare with float on the .npz or .npy samples in DIR.  [default: made-up inputs]",
 )
-@click.option("--force", is_flag=True, help="Replace the output if it exists.")
-@click.option("--in-place", is_flag=True, help="Replace MODEL itself by the result.")
-@click.option("--dry-run", is_flag=True, help="Print the plan, write nothing.")
-@click.option("--keep-metadata", is_flag=True, help="Keep the debugging texts of the exporter.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@options.OUTCOME
 def dynamic(
     *,
     model: Path,
@@ -112,7 +99,7 @@ def dynamic(
         from onnxq.cli.output import make_console, print_json, track_samples
         from onnxq.pipelines import run_dynamic
         from onnxq.plan import DynamicOptions
-        from onnxq.report.text import print_dynamic
+        from onnxq.report.text import print_result
 
     result = run_dynamic(
         model,
@@ -127,9 +114,7 @@ def dynamic(
             storage=storage,
             include=include,
             exclude=exclude,
-            op_types=tuple(
-                part.strip() for one in op_types for part in one.split(",") if part.strip()
-            ),
+            op_types=options.split_names(op_types),
         ),
         data=data,
         force=force,
@@ -141,4 +126,4 @@ def dynamic(
     if as_json:
         print_json(result.to_json())
     else:
-        print_dynamic(make_console(), result)
+        print_result(make_console(), result)

@@ -14,7 +14,7 @@ from onnxq.cli.signals import hold_signals
 @click.argument("model", type=click.Path(path_type=Path, readable=False))
 @click.option(
     "--plan",
-    type=click.Choice(["dynamic"]),
+    type=click.Choice(["dynamic", "static"]),
     help="Also print what this mode would do with each node, and why.",
 )
 @click.option(

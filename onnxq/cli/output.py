@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -33,11 +33,24 @@ def print_json(data: dict[str, Any]) -> None:
     click.echo(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
 
 
-def track_samples(feeds: Iterable[Feeds], total: int) -> Iterable[Feeds]:
+def track_samples(feeds: Iterable[Feeds], total: int | None) -> Iterable[Feeds]:
     """A progress bar on standard error, where that is a terminal."""
+    return show_progress("comparing")(feeds, total)
+
+
+def show_progress(label: str) -> Callable[[Iterable[Any], int | None], Iterable[Any]]:
+    """Progress bars under a label, with rate and remaining time."""
     from tqdm import tqdm
 
-    bar: Iterable[Feeds] = tqdm(
-        feeds, total=total, unit="sample", desc="comparing", disable=not sys.stderr.isatty()
-    )
-    return bar
+    def track(things: Iterable[Any], total: int | None) -> Iterable[Any]:
+        bar: Iterable[Any] = tqdm(
+            things,
+            total=total,
+            unit="sample",
+            desc=label,
+            disable=not sys.stderr.isatty(),
+            leave=False,
+        )
+        return bar
+
+    return track

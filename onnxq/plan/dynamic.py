@@ -52,7 +52,9 @@ def plan_weights(model: ir.Model, context: Context, *, mode: str) -> Plan:
     used = [
         constant
         for constant in iterate_constants(model)
-        if constant.tensor.dtype in FLOAT_TYPES and constant.value.uses()
+        if constant.tensor.dtype in FLOAT_TYPES
+        and constant.value.uses()
+        and not _is_calibrated_bias(constant, context)
     ]
     worthwhile = [one for one in used if _is_worthwhile(one, context)]
     context = replace(context, keep_small_kernels=_keeps_small_kernels(worthwhile, context.options))
@@ -86,6 +88,11 @@ def _is_worthwhile(constant: Constant, context: Context) -> bool:
     return constant.tensor.size >= SMALLEST_TENSOR_ELEMENTS or any(
         use.node in context.calibrated and use.input_index == 1 for use in constant.uses
     )
+
+
+def _is_calibrated_bias(constant: Constant, context: Context) -> bool:
+    """Whether a constant is only the bias of calibrated layers, whose sums decide its integers."""
+    return all(use.node in context.calibrated and use.input_index == 2 for use in constant.uses)
 
 
 def _keeps_small_kernels(constants: list[Constant], options: DynamicOptions) -> bool:

@@ -43,6 +43,8 @@ def plan_integer_tensor(constant: Constant, context: Context) -> TensorPlan:
     readings = [_align(reading, primary, context) for reading in readings]
     if any(reading.form is Form.BLOCKED_MATMUL for reading in readings):
         return _plan_blocked(constant, context, readings, primary)
+    if primary.form is Form.CALIBRATED:
+        return _plan_calibrated(constant, context, readings, primary)
     return _plan_channels(constant, context, readings, primary)
 
 
@@ -102,8 +104,6 @@ def _plan_channels(
     options = context.options
     if not primary.form.is_integer and not options.storage:
         return context.leave(constant, _explain(primary, "--no-storage"))
-    if primary.form is Form.CALIBRATED:
-        return _plan_calibrated(constant, context, readings, primary)
     four_bit = options.weights.bits == 4
     scheme = Scheme(
         type=WeightType.INT8 if four_bit else options.weights,

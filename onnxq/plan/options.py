@@ -71,6 +71,8 @@ class DynamicOptions:
     op_types: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.weights is WeightType.INT16:
+            raise UsageError("int16 weights need calibrated activations; use onnxq static")
         four_bit = self.weights.bits == 4
         if self.block_size is not None and not four_bit:
             raise UsageError(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import replace
 
 import onnx_ir as ir
 
+from onnxq.graph.constants import constant_tensor
 from onnxq.graph.scopes import iterate_bodies, iterate_scopes
 from onnxq.plan.context import Context
 from onnxq.plan.dynamic import plan_weights, select
@@ -20,7 +21,7 @@ from onnxq.plan.types import (
     Plan,
     SkippedNode,
 )
-from onnxq.rules.calibrated import Behaviour, find_calibrated_rule
+from onnxq.rules.calibrated import Behaviour, CalibratedRule, find_calibrated_rule
 from onnxq.rules.roles import Form
 from onnxq.targets import Target
 
@@ -180,16 +181,24 @@ def _find_roots(nodes: tuple[CalibratedNode, ...]) -> dict[ir.Value, ir.Value]:
 
 def _find_skipped(model: ir.Model, regions: Regions, context: Context) -> Iterator[SkippedNode]:
     observable = set(find_observable_graphs(model))
+    made = {value for one in regions.nodes.values() for value in one.outputs}
     for scope in iterate_scopes(model):
         for node in scope.graph:
             rule = find_calibrated_rule(node)
-            if rule is None or node in regions.nodes or rule.behaviour is Behaviour.MOVEMENT:
+            if rule is None or node in regions.nodes or not _is_telling(node, rule, made):
                 continue
             reason = regions.refused.get(node)
             if reason is None and scope.graph not in observable:
                 reason = _IN_BODY if scope.function is None else _IN_FUNCTION
             if reason is not None:
                 yield SkippedNode(context.label(node), node.op_type, reason)
+
+
+def _is_telling(node: ir.Node, rule: CalibratedRule, made: Container[ir.Value | None]) -> bool:
+    """Whether a user wants to know why a node stays float: a layer, or next to integers."""
+    if rule.weight_index is not None:
+        return constant_tensor(node.inputs[rule.weight_index]) is not None
+    return rule.behaviour is Behaviour.ELEMENTWISE and any(value in made for value in node.inputs)
 
 
 def _name_values(model: ir.Model) -> dict[ir.Value, str]:

@@ -8,15 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Protocol
 
-from onnxq.ranges import entropy, mean_squared_error, min_max, percentile
+from onnxq.errors import UsageError
+from onnxq.ranges import entropy, mean_squared_error, min_max
+from onnxq.ranges import percentile as percentile_method
 from onnxq.ranges.grid import Grid
 from onnxq.ranges.histogram import Bins, Histogram
 from onnxq.ranges.observation import Extent, Observation
+from onnxq.ranges.percentile import DEFAULT_PERCENTILE
 
-__all__ = ["METHODS", "Bins", "Extent", "Grid", "Histogram", "Method", "Observation"]
+__all__ = [
+    "DEFAULT_PERCENTILE",
+    "METHODS",
+    "Bins",
+    "Extent",
+    "Grid",
+    "Histogram",
+    "Method",
+    "Observation",
+    "find_method",
+]
 
 
 class ChooseRange(Protocol):
@@ -46,7 +60,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             description="smallest and largest value that was seen",
         ),
         "percentile": Method(
-            choose_range=percentile.choose_range,
+            choose_range=percentile_method.choose_range,
             description="cut 0.01 % of the values off each tail",
         ),
         "entropy": Method(
@@ -60,3 +74,20 @@ METHODS: Mapping[str, Method] = MappingProxyType(
     }
 )
 """Every method by the name that users know it under."""
+
+
+def find_method(name: str, *, percentile: float = DEFAULT_PERCENTILE) -> ChooseRange:
+    """The call of the method called ``name``.
+
+    Args:
+        name: a key of ``METHODS``.
+        percentile: for the method of that name, in percent.
+
+    Raises:
+        UsageError: there is no such method.
+    """
+    if name not in METHODS:
+        raise UsageError(f"no method is called '{name}'; known methods: {', '.join(METHODS)}")
+    if name == "percentile":
+        return partial(percentile_method.choose_range, percentile=percentile)
+    return METHODS[name].choose_range

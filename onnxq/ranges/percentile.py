@@ -9,12 +9,14 @@ from onnxq.ranges.grid import Grid
 from onnxq.ranges.histogram import Bins
 from onnxq.ranges.observation import Observation
 
+DEFAULT_PERCENTILE = 99.99
+
 
 def choose_range(
     observation: Observation,
     grid: Grid,  # noqa: ARG001
     *,
-    percentile: float = 99.99,
+    percentile: float = DEFAULT_PERCENTILE,
 ) -> tuple[float, float]:
     """Cut both tails; far outliers do not count as part of them.
 

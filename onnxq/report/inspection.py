@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,17 @@ from onnxq.graph.check import explain_damage
 from onnxq.graph.constants import FLOAT_TYPES, iterate_constants
 from onnxq.graph.files import ModelFile, load_model
 from onnxq.graph.scopes import iterate_scopes
-from onnxq.pipelines import plan_with_opset, prepare_model
-from onnxq.plan import DynamicOptions, Plan
+from onnxq.pipelines import Planner, plan_with_opset, prepare_model
+from onnxq.plan import (
+    DynamicOptions,
+    Plan,
+    Selection,
+    StaticOptions,
+    plan_dynamic,
+    plan_static,
+)
 from onnxq.rules.quantized import find_quantization
 from onnxq.targets import Target
-
-PLANNED_MODES = ("dynamic",)
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,20 @@ class Inspection:
         }
 
 
+def _plan_dynamic(target: Target, model: ir.Model, selection: Selection) -> Plan:
+    return plan_dynamic(model, target, DynamicOptions(), selection)
+
+
+def _plan_static(target: Target, model: ir.Model, selection: Selection) -> Plan:
+    return plan_static(model, target, StaticOptions(), selection)
+
+
+PLANNERS: Mapping[str, Callable[[Target], Planner]] = {
+    "dynamic": lambda target: partial(_plan_dynamic, target),
+    "static": lambda target: partial(_plan_static, target),
+}
+
+
 def inspect_model(path: Path, *, plan: str | None, target: Target) -> Inspection:
     """Read a model and describe it.
 
@@ -105,8 +126,8 @@ def inspect_model(path: Path, *, plan: str | None, target: Target) -> Inspection
         ModelError: the model cannot be read, or planned.
         UsageError: there is no such mode.
     """
-    if plan is not None and plan not in PLANNED_MODES:
-        raise UsageError(f"--plan {plan}: unknown mode; known modes: {', '.join(PLANNED_MODES)}")
+    if plan is not None and plan not in PLANNERS:
+        raise UsageError(f"--plan {plan}: unknown mode; known modes: {', '.join(PLANNERS)}")
     file = load_model(path)
     inspection = _inspect(file)
     if plan is None or inspection.quantized is not None:
@@ -114,7 +135,7 @@ def inspect_model(path: Path, *, plan: str | None, target: Target) -> Inspection
     options = DynamicOptions()
     with explain_damage(path):
         selection = prepare_model(file.model, options, keep_metadata=True)
-        decided = plan_with_opset(file, target, options, selection)[1]
+        decided = plan_with_opset(file, target, PLANNERS[plan](target), selection)[1]
     return replace(inspection, plan=decided)
 
 

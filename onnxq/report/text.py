@@ -11,12 +11,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from onnxq.pipelines import DynamicResult
+from onnxq.pipelines import QuantizationResult
 from onnxq.plan import Plan, TensorPlan
+from onnxq.report.calibration_text import (
+    describe_calibration,
+    print_calibrated_nodes,
+    print_each_node,
+)
 from onnxq.report.inspection import Inspection
 from onnxq.verification import Verification
 
 FORM_TITLES = {
+    "calibrated": "integer compute, calibrated",
     "4-bit matmul": "4-bit compute",
     "integer matmul": "integer compute",
     "integer lstm": "integer compute",
@@ -51,13 +57,18 @@ def format_bytes(size_bytes: float) -> str:
     return f"{size_bytes:.0f} B"
 
 
-def print_dynamic(console: Console, result: DynamicResult) -> None:
-    """The report of ``onnxq dynamic``."""
+def print_result(console: Console, result: QuantizationResult) -> None:
+    """The report of ``onnxq dynamic`` and ``onnxq static``."""
     if result.verification is None:
         print_plan(console, result.plan)
         console.print("dry run: nothing was written", highlight=False)
         return
     print_groups(console, result.plan)
+    if result.plan.calibration is not None:
+        print_calibrated_nodes(console, result.plan.calibration)
+    if result.calibration is not None:
+        lines = "\n".join(describe_calibration(result.calibration))
+        console.print(lines, highlight=False, markup=False, soft_wrap=True)
     _print_verification(console, result.verification)
     size_bytes = result.size_bytes or 0
     ratio = result.float_size_bytes / max(1, size_bytes)
@@ -130,6 +141,8 @@ def print_plan(console: Console, plan: Plan) -> None:
     for node in plan.skipped:
         table.add_row(escape(node.node), node.operator, "", "", "stays float", "", "", node.reason)
     console.print(table)
+    if plan.calibration is not None:
+        print_each_node(console, plan.calibration)
     console.print(
         f"{plan.ignored_tensors} tensors of fewer than 64 elements stay float", highlight=False
     )

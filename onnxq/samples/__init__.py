@@ -4,16 +4,20 @@ from onnxq.samples.choice import held_back
 from onnxq.samples.folder import SampleFolder
 from onnxq.samples.options import ImageOptions, SampleOptions
 from onnxq.samples.reading import Sample, Samples, open_samples
+from onnxq.samples.split import Part, calibration_part, verification_part
 from onnxq.samples.synthetic import Hints, propose_feeds
 
 __all__ = [
     "Hints",
     "ImageOptions",
+    "Part",
     "Sample",
     "SampleFolder",
     "SampleOptions",
     "Samples",
+    "calibration_part",
     "held_back",
     "open_samples",
     "propose_feeds",
+    "verification_part",
 ]

@@ -17,7 +17,7 @@ from onnxq.samples.fitting import Arrays, fit_feeds
 from onnxq.samples.image_plan import ImagePlan, plan_images
 from onnxq.samples.images import load_image, require_pillow
 from onnxq.samples.listing import IMAGE_SUFFIXES, Kind, Listing, SampleFile, list_samples
-from onnxq.samples.options import SampleOptions
+from onnxq.samples.options import ImageOptions, SampleOptions
 from onnxq.samples.source import Entry
 from onnxq.samples.tensor_files import load_test_set
 
@@ -50,6 +50,16 @@ class SampleFolder:
         if not files:
             raise DataError(f"{path}: holds no .npz or .npy samples")
         return cls(path, files)
+
+    @property
+    def label(self) -> str:
+        """How reports call it."""
+        return str(self.path)
+
+    @property
+    def count(self) -> int:
+        """How many samples there are."""
+        return len(self.files)
 
     def read(self, inputs: Sequence[InputSignature]) -> Iterator[Feeds]:
         """Each sample as feeds for ``inputs``, one after the other.
@@ -140,7 +150,7 @@ class FolderSource:
         """
         total = hashlib.sha256()
         if any(file.kind is Kind.IMAGE for file in self.files):
-            total.update(repr(self.options.images).encode())
+            total.update(repr(self.options.images or ImageOptions()).encode())
         for file in self.files:
             for part in file.parts:
                 name = f"{file.name}\0{part.name}"
@@ -150,7 +160,7 @@ class FolderSource:
     def _plan_images(self, inputs: Sequence[InputSignature]) -> ImagePlan | None:
         if all(file.kind is not Kind.IMAGE for file in self.files):
             return None
-        return plan_images(inputs, self.options.images)
+        return plan_images(inputs, self.options.images or ImageOptions())
 
 
 def _load(file: SampleFile, inputs: Sequence[InputSignature], plan: ImagePlan | None) -> Arrays:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from onnxq.errors import UsageError
 
@@ -59,7 +59,7 @@ class SampleOptions:
         limit: at most so many; None for all.
         seed: another one chooses other files, where there are more than ``limit``.
         skip_bad: leave out samples that cannot be read or do not fit, and count them.
-        images: how images become inputs.
+        images: how images become inputs; None for the defaults.
 
     Raises:
         UsageError: no sample could be read so.
@@ -68,7 +68,7 @@ class SampleOptions:
     limit: int | None = None
     seed: int = 0
     skip_bad: bool = False
-    images: ImageOptions = field(default_factory=ImageOptions)
+    images: ImageOptions | None = None
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:

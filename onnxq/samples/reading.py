@@ -43,6 +43,7 @@ class Samples:
         self._skip_bad = skip_bad
         self._skipped: tuple[str, ...] = ()
         self._notes: tuple[str, ...] = ()
+        self._seen = 0
 
     @property
     def label(self) -> str:
@@ -58,6 +59,11 @@ class Samples:
     def skipped(self) -> tuple[str, ...]:
         """A message for each bad sample of the last read that came to its end."""
         return self._skipped
+
+    @property
+    def seen(self) -> int:
+        """How many samples there were in the last read that came to its end, wanted or not."""
+        return self._seen
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -101,8 +107,9 @@ class Samples:
     ) -> Iterator[Sample]:
         skipped: list[str] = []
         masked: Counter[str] = Counter()
-        given = 0
+        given = seen = 0
         for index, entry in enumerate(self._source.entries(inputs)):
+            seen += 1
             if keep is not None and not keep(index):
                 continue
             try:
@@ -116,6 +123,7 @@ class Samples:
             yield sample
         if not given:
             raise DataError(self._explain_nothing(skipped))
+        self._seen = seen
         self._skipped = tuple(skipped)
         self._notes = (*notes, *_describe_masked(masked))
 

@@ -8,9 +8,11 @@ import onnx_ir as ir
 
 from onnxq.simplify.affine import fold_affine
 from onnxq.simplify.constants import fold_constants
+from onnxq.simplify.hard_swish import recognize_hard_swish
 from onnxq.simplify.identities import remove_identities
 from onnxq.simplify.initializers import close_initializers, lift_constants, share_small_constants
 from onnxq.simplify.pads import fold_pads
+from onnxq.simplify.scalars import fold_scalars
 from onnxq.simplify.unused import remove_unused
 
 Simplification = Callable[[ir.Model, Collection[ir.Node]], None]
@@ -21,7 +23,9 @@ SIMPLIFICATIONS: tuple[Simplification, ...] = (
     remove_identities,
     fold_constants,
     fold_pads,
+    recognize_hard_swish,
     fold_affine,
+    fold_scalars,
     share_small_constants,
     remove_unused,
 )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import onnx_ir as ir
 
@@ -14,8 +14,8 @@ from onnxq.graph.check import find_fault
 from onnxq.graph.constants import constant_tensor, dimensions
 from onnxq.graph.scopes import iterate_scopes
 from onnxq.runtime.optimized import OptimizedGraph, read_optimized_graph
-from onnxq.runtime.session import Feeds, Session
-from onnxq.samples import Hints, SampleFolder, propose_feeds
+from onnxq.runtime.session import Feeds, InputSignature, Session
+from onnxq.samples import Hints, propose_feeds
 from onnxq.verification.comparison import Comparison, OutputComparison
 
 LARGEST_COMPARED_BYTES = 2_000_000_000
@@ -26,7 +26,23 @@ MOST_SIZE_HINTS = 4
 LOWEST_EXPECTED_SQNR_DB = 10.0
 """An output under this is a third noise: something is wrong with the model, or with the data."""
 
-Track = Callable[[Iterable[Feeds], int], Iterable[Feeds]]
+Track = Callable[[Iterable[Feeds], int | None], Iterable[Feeds]]
+"""Shows progress over feeds, of which there are so many, or an unknown number."""
+
+
+class Evaluation(Protocol):
+    """Samples to compare on."""
+
+    @property
+    def label(self) -> str:
+        """How reports call them."""
+
+    @property
+    def count(self) -> int | None:
+        """How many there are; None where that is not known."""
+
+    def read(self, inputs: Sequence[InputSignature]) -> Iterable[Feeds]:
+        """Feeds for the inputs of a model."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +78,7 @@ def verify(
     float_path: Path,
     quantized_path: Path,
     *,
-    data: Path | None,
+    data: Evaluation | None,
     hints: Hints,
     size_bytes: int,
     track: Track,
@@ -72,7 +88,7 @@ def verify(
     Args:
         float_path: the original.
         quantized_path: the result, alone in a folder that may be written to.
-        data: a folder of samples, or None for made-up inputs.
+        data: samples, or None for made-up inputs.
         hints: for made-up inputs.
         size_bytes: of the float model.
         track: shows progress over the samples.
@@ -101,9 +117,8 @@ def verify(
         return Verification("not run", 0, (), optimized, tuple(notes))
     comparison = Comparison(reference, quantized)
     if data is not None:
-        folder = SampleFolder.open(data)
-        label = str(data)
-        for feeds in track(folder.read(reference.inputs), len(folder.files)):
+        label = data.label
+        for feeds in track(data.read(reference.inputs), data.count):
             comparison.add(feeds)
     else:
         label = _run_synthetic(reference, comparison, hints)

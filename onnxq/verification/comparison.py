@@ -51,14 +51,19 @@ class Comparison:
         self._equal: dict[str, list[int]] = {}
         self.samples = 0
 
-    def add(self, feeds: Feeds) -> None:
+    def add(self, feeds: Feeds, expected: Sequence[Any] | None = None) -> None:
         """Run both models on one sample.
+
+        Args:
+            feeds: of the sample.
+            expected: what the float model gives, where that is known already.
 
         Raises:
             ExecutionError: the float model cannot run on it.
             VerificationError: the quantized model cannot, or gives another shape, NaN or Inf.
         """
-        expected = self._reference.run(feeds)
+        if expected is None:
+            expected = self._reference.run(feeds)
         try:
             measured = self._quantized.run(feeds)
         except ExecutionError as error:
@@ -91,6 +96,17 @@ class Comparison:
             for name, (equal, total) in self._equal.items()
         ]
         return (*floats, *others)
+
+    @property
+    def mean_sqnr_db(self) -> float:
+        """Signal to noise of all float outputs together, each counting the same."""
+        ratios = [
+            one.noise / one.signal if one.signal > 0.0 else float(one.noise > 0.0)
+            for one in self._floats.values()
+            if one.compared
+        ]
+        noise = sum(ratios) / len(ratios) if ratios else 0.0
+        return -10.0 * math.log10(noise) if noise > 0.0 else math.inf
 
     def _add_output(
         self, name: str, expected: np.ndarray[Any, Any], measured: np.ndarray[Any, Any]

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 import onnxq
-from onnxq.pipelines import DynamicResult
+from onnxq.pipelines import QuantizationResult
 from tests.models import save
 
 Array = npt.NDArray[Any]
@@ -39,7 +39,7 @@ class Quantized:
 
     float_model: onnx.ModelProto
     path: Path
-    result: DynamicResult
+    result: QuantizationResult
 
     @cached_property
     def model(self) -> onnx.ModelProto:

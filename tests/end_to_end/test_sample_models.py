@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 
 import onnxq
-from onnxq.pipelines import DynamicResult
+from onnxq.pipelines import QuantizationResult
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODELS = {"mlp": 503, "cnn": 500, "lstm": 500, "transformer": 500}
@@ -78,7 +78,7 @@ FLOORS: dict[tuple[str, str], Floor] = {
 class Outcome:
     """One model, quantized once for all tests that look at it."""
 
-    result: DynamicResult
+    result: QuantizationResult
     logits: npt.NDArray[np.float32]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from onnxq.pipelines import open_float_model, plan_with_opset
-from onnxq.plan import DynamicOptions, parse_weight_type
+from onnxq.plan import DynamicOptions, parse_weight_type, plan_dynamic
 from onnxq.targets import find_target
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -59,7 +59,10 @@ def test_plan_is_the_one_on_record(
     options = DynamicOptions(weights=parse_weight_type(weights))
     path = sample_models / f"{name}.onnx"
     file, selection = open_float_model(path, options, keep_metadata=False)
-    model, plan = plan_with_opset(file, find_target(target), options, selection)
+    chosen = find_target(target)
+    model, plan, _ = plan_with_opset(
+        file, chosen, lambda one, nodes: plan_dynamic(one, chosen, options, nodes), selection
+    )
     text = _render(plan.to_json(), model.opset_imports[""])
     golden = GOLDEN / f"{name}.{weights}.{target}.txt"
     if os.environ.get(UPDATE):

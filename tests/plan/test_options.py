@@ -16,7 +16,7 @@ def test_every_weight_type_has_a_name(weight_type: WeightType) -> None:
 
 @pytest.mark.parametrize("name", ["int3", "INT8", "", "float32"])
 def test_other_names_are_refused_with_the_known_ones(name: str) -> None:
-    with pytest.raises(UsageError, match="int8, uint8, int4, uint4, fp16, bf16"):
+    with pytest.raises(UsageError, match="int8, uint8, int4, uint4, int16, fp16"):
         parse_weight_type(name)
 
 

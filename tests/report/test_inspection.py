@@ -70,8 +70,8 @@ def test_plan_is_the_one_that_dynamic_follows(tmp_path: Path) -> None:
 
 def test_unknown_mode_is_refused(tmp_path: Path) -> None:
     path = save(build(), tmp_path / "model.onnx")
-    with pytest.raises(UsageError, match="--plan static: unknown mode; known modes: dynamic"):
-        onnxq.inspect(path, plan="static")
+    with pytest.raises(UsageError, match="--plan fp8: unknown mode; known modes: dynamic, static"):
+        onnxq.inspect(path, plan="fp8")
 
 
 def test_quantized_model_is_described_but_not_planned(tmp_path: Path) -> None:

@@ -13,15 +13,15 @@ import pytest
 from rich.console import Console
 
 import onnxq
-from onnxq.pipelines import DynamicResult
+from onnxq.pipelines import QuantizationResult
 from onnxq.report.text import (
     FORM_TITLES,
     format_bytes,
     group_tensors,
-    print_dynamic,
     print_groups,
     print_inspection,
     print_plan,
+    print_result,
 )
 from onnxq.rules.roles import Form
 from tests.apply.quantized import quantize
@@ -39,7 +39,7 @@ def render(write: Callable[..., None], *arguments: object, width: int = 400) -> 
 @pytest.fixture(scope="module", params=["int8", "int4", "fp16"])
 def result(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> DynamicResult:
+) -> QuantizationResult:
     """A model with every fate in it."""
     rng = np.random.default_rng(0)
     spoiled = float_weight(rng, (1000, 10))
@@ -66,7 +66,7 @@ def result(
     return quantize(model, tmp_path_factory.mktemp("report"), weights=request.param).result
 
 
-def test_groups_mention_every_reason(result: DynamicResult) -> None:
+def test_groups_mention_every_reason(result: QuantizationResult) -> None:
     text = render(print_groups, result.plan)
     reasons = {tensor.explanation for tensor in result.plan.tensors} - {""}
     assert reasons
@@ -76,7 +76,7 @@ def test_groups_mention_every_reason(result: DynamicResult) -> None:
         assert str(tensor.scheme) in text
 
 
-def test_groups_hold_every_tensor_once(result: DynamicResult) -> None:
+def test_groups_hold_every_tensor_once(result: QuantizationResult) -> None:
     groups = group_tensors(result.plan)
     assert sum(group.tensors for group in groups) == len(result.plan.tensors)
     assert sum(group.size_bytes for group in groups) == sum(
@@ -87,7 +87,7 @@ def test_groups_hold_every_tensor_once(result: DynamicResult) -> None:
     assert titles == sorted(titles)
 
 
-def test_plan_mentions_every_node_tensor_and_reason(result: DynamicResult) -> None:
+def test_plan_mentions_every_node_tensor_and_reason(result: QuantizationResult) -> None:
     text = render(print_plan, result.plan)
     for tensor in result.plan.tensors:
         assert tensor.name in text
@@ -101,16 +101,16 @@ def test_plan_mentions_every_node_tensor_and_reason(result: DynamicResult) -> No
         assert node.reason in text
 
 
-def test_nothing_is_cut_off_in_a_narrow_terminal(result: DynamicResult) -> None:
-    narrow, wide = (render(print_dynamic, result, width=width) for width in (80, 400))
+def test_nothing_is_cut_off_in_a_narrow_terminal(result: QuantizationResult) -> None:
+    narrow, wide = (render(print_result, result, width=width) for width in (80, 400))
     assert "…" not in narrow
     # Words are folded and columns interleave: compare the letters.
     missing = Counter(wide) - Counter(narrow)
     assert not {letter for letter in missing if letter.isalnum()}
 
 
-def test_report_ends_with_the_sizes(result: DynamicResult) -> None:
-    text = render(print_dynamic, result)
+def test_report_ends_with_the_sizes(result: QuantizationResult) -> None:
+    text = render(print_result, result)
     last = text.strip().splitlines()[-1]
     assert result.size_bytes is not None
     assert last == (
@@ -140,14 +140,14 @@ def test_names_are_not_taken_for_markup(tmp_path: Path) -> None:
     model.graph.initializer[0].name = model.graph.node[0].input[1] = "[red]w"
     model.graph.output[0].name = model.graph.node[0].output[0] = "[/]out"
     found = quantize(model, tmp_path).result
-    text = render(print_plan, found.plan) + render(print_dynamic, found)
+    text = render(print_plan, found.plan) + render(print_result, found)
     for name in ("[bold]layer[/bold]", "[red]w", "[/]out"):
         assert name in text
 
 
 def test_dry_run_says_so(tmp_path: Path) -> None:
     found = onnxq.quantize_dynamic(REPOSITORY / "sample_models" / "mlp.onnx", dry_run=True)
-    text = render(print_dynamic, found)
+    text = render(print_result, found)
     assert text.strip().endswith("dry run: nothing was written")
 
 
@@ -161,7 +161,7 @@ def test_identical_output_is_called_so(tmp_path: Path) -> None:
     found = quantize(model, tmp_path, weights="fp16").result
     assert found.verification is not None
     assert found.verification.outputs[0].sqnr_db == math.inf
-    assert "identical" in render(print_dynamic, found)
+    assert "identical" in render(print_result, found)
 
 
 def test_output_of_integers_shows_how_many_are_equal(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_output_of_integers_shows_how_many_are_equal(tmp_path: Path) -> None:
         "int64[1, 1] y",
         {"w": float_weight(np.random.default_rng(0), (96, 64))},
     )
-    text = render(print_dynamic, quantize(model, tmp_path).result)
+    text = render(print_result, quantize(model, tmp_path).result)
     assert "100.00 %" in text
 
 
@@ -184,7 +184,7 @@ def test_raised_opset_is_said(tmp_path: Path) -> None:
         opset=9,
         ir_version=4,
     )
-    assert "opset 9 -> 11" in render(print_dynamic, quantize(model, tmp_path).result)
+    assert "opset 9 -> 11" in render(print_result, quantize(model, tmp_path).result)
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,7 @@ def test_every_form_of_a_row_has_a_check(role: WeightRole) -> None:
 def test_integer_forms() -> None:
     integer = {form for form in Form if form.is_integer}
     assert integer == {
+        Form.CALIBRATED,
         Form.BLOCKED_MATMUL,
         Form.INTEGER_MATMUL,
         Form.INTEGER_LSTM,

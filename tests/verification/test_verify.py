@@ -12,7 +12,7 @@ import pytest
 
 from onnxq.errors import DataError, ExecutionError, VerificationError
 from onnxq.runtime.session import Feeds
-from onnxq.samples import Hints
+from onnxq.samples import Hints, SampleFolder
 from onnxq.verification import Verification, find_hints, verify
 from tests.models import float_weight, make_model, save, to_ir
 
@@ -30,9 +30,9 @@ def check(
     *,
     data: Path | None = None,
     size_bytes: int = 1000,
-    seen: list[int] | None = None,
+    seen: list[int | None] | None = None,
 ) -> Verification:
-    def track(feeds: Iterable[Feeds], total: int) -> Iterable[Feeds]:
+    def track(feeds: Iterable[Feeds], total: int | None) -> Iterable[Feeds]:
         if seen is not None:
             seen.append(total)
         return feeds
@@ -42,7 +42,7 @@ def check(
     return verify(
         save(float_model, folder / "float.onnx"),
         save(quantized, staging / "quantized.onnx"),
-        data=data,
+        data=None if data is None else SampleFolder.open(data),
         hints=Hints(),
         size_bytes=size_bytes,
         track=track,

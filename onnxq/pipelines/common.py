@@ -1,47 +1,87 @@
-"""Each mode as a list of steps, to be read like a table of contents."""
+"""What the modes share: opening, planning, writing and verifying."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from onnxq.apply import apply_plan
 from onnxq.errors import (
     AlreadyQuantizedError,
     InvalidModelError,
     NothingToQuantizeError,
     UsageError,
 )
-from onnxq.graph.check import explain_damage
 from onnxq.graph.files import ModelFile, load_model
 from onnxq.graph.opset import raise_opset
-from onnxq.graph.output import Output, check_output, publish, stage_output, write_model
+from onnxq.graph.output import Output, check_output, write_model
 from onnxq.plan import (
     DynamicOptions,
     Plan,
     Selection,
     follow_nodes,
     name_excluded_nodes,
-    plan_dynamic,
     select,
 )
 from onnxq.plan.requirements import required_ir_version, required_opset
 from onnxq.rules.quantized import find_quantization
 from onnxq.runtime.session import Feeds
-from onnxq.samples import SampleFolder
 from onnxq.simplify import simplify
 from onnxq.targets import Target
-from onnxq.verification import Track, Verification, find_hints, verify
+from onnxq.verification import Verification
+
+Planner = Callable[[ir.Model, Selection], Plan]
 
 
 @dataclass(frozen=True)
-class DynamicResult:
-    """What ``quantize_dynamic`` did.
+class CalibrationReport:
+    """How activations were calibrated.
+
+    Attributes:
+        data: where the samples came from.
+        samples: how many were run.
+        held_back: how many were kept to verify with.
+        skipped: a message for each bad sample that was left out.
+        notes: what a user should know of how files became inputs.
+        method: the one whose ranges are used.
+        candidates: SQNR in dB on the samples held back, for each method that was tried.
+        ranges: of each activation, by name.
+    """
+
+    data: str
+    samples: int
+    held_back: int
+    skipped: tuple[str, ...]
+    notes: tuple[str, ...]
+    method: str
+    candidates: tuple[tuple[str, float | None], ...]
+    ranges: tuple[tuple[str, float, float], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "data": self.data,
+            "samples": self.samples,
+            "held_back": self.held_back,
+            "skipped": list(self.skipped),
+            "notes": list(self.notes),
+            "method": self.method,
+            "candidates": [
+                {"method": method, "sqnr_db": sqnr_db} for method, sqnr_db in self.candidates
+            ],
+            "ranges": [
+                {"tensor": name, "low": low, "high": high} for name, low, high in self.ranges
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class QuantizationResult:
+    """What a mode did.
 
     Attributes:
         source: the float model.
@@ -52,6 +92,7 @@ class DynamicResult:
         float_opset: operator set of the float model.
         size_bytes: of the quantized model; None after a dry run.
         verification: how it compares; None after a dry run.
+        calibration: where the ranges of activations come from; None without calibration.
     """
 
     source: Path
@@ -62,6 +103,7 @@ class DynamicResult:
     float_opset: int
     size_bytes: int | None = None
     verification: Verification | None = None
+    calibration: CalibrationReport | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data of everything above."""
@@ -77,75 +119,43 @@ class DynamicResult:
             "opset": self.opset,
             "plan": self.plan.to_json(),
             "verification": None if self.verification is None else self.verification.to_json(),
-        }
+        } | ({} if self.calibration is None else {"calibration": self.calibration.to_json()})
 
 
-def default_output(source: Path, options: DynamicOptions) -> Path:
+def default_output(source: Path, kind: str) -> Path:
     """``model.onnx`` -> ``model.int8.onnx`` in the same folder.
+
+    Args:
+        source: the float model.
+        kind: what goes between stem and suffix.
 
     Raises:
         InvalidModelError: ``source`` names no file.
 
-    >>> str(default_output(Path("net.onnx"), DynamicOptions()))
+    >>> str(default_output(Path("net.onnx"), "int8"))
     'net.int8.onnx'
     """
     if not source.name:
         raise InvalidModelError("'': no such file; name the .onnx file")
-    return source.with_name(f"{source.stem}.{options.weights.value}.onnx")
+    return source.with_name(f"{source.stem}.{kind}.onnx")
 
 
-def run_dynamic(
-    source: Path,
-    output: Path | None,
-    *,
-    target: Target,
-    options: DynamicOptions,
-    data: Path | None = None,
-    force: bool = False,
-    in_place: bool = False,
-    dry_run: bool = False,
-    keep_metadata: bool = False,
-    track: Track | None = None,
-) -> DynamicResult:
-    """Quantize without data.
+def choose_destination(
+    source: Path, output: Path | None, *, kind: str, in_place: bool, force: bool
+) -> Path:
+    """Where the result goes; refuses before the work what would fail after it.
 
     Raises:
-        OnnxqError: any of its kinds; then no output file exists.
+        UsageError: ``in_place`` beside an output.
+        InvalidModelError: ``source`` names no file.
+        OutputError: the result must not be written there.
     """
     if in_place and output is not None:
         raise UsageError("--in-place replaces the input; leave out -o")
-    destination = source if in_place else output or default_output(source, options)
-    _check_paths(source, destination, data=data, force=force or dry_run, in_place=in_place)
-    with explain_damage(source):
-        file, selection = open_float_model(source, options, keep_metadata=keep_metadata)
-        model, plan = plan_with_opset(file, target, options, selection)
-        if not plan.changes:
-            raise NothingToQuantizeError(_explain_nothing(source, plan))
-        result = DynamicResult(
-            source=source,
-            output=destination,
-            plan=plan,
-            float_size_bytes=file.size_bytes,
-            opset=model.opset_imports[""],
-            float_opset=file.model.opset_imports[""],
-        )
-        if dry_run:
-            return result
-        hints = find_hints(model)
-        apply_plan(model, plan, target)
-        with stage_output(destination) as staged:
-            quantized = replace(file, model=model)
-            size_bytes = _write_smaller(quantized, staged, force=force, in_place=in_place)
-            verification = verify(
-                source,
-                staged.staged_path,
-                data=data,
-                hints=hints,
-                size_bytes=file.size_bytes,
-                track=track or _pass_through,
-            )
-            publish(staged)
-        return replace(result, size_bytes=size_bytes, verification=verification)
+    destination = source if in_place else output or default_output(source, kind)
+    if not in_place:
+        check_output(source, destination, force=force)
+    return destination
 
 
 def open_float_model(
@@ -181,34 +191,29 @@ def prepare_model(model: ir.Model, options: DynamicOptions, *, keep_metadata: bo
 
 
 def plan_with_opset(
-    file: ModelFile, target: Target, options: DynamicOptions, selection: Selection
-) -> tuple[ir.Model, Plan]:
+    file: ModelFile, target: Target, make_plan: Planner, selection: Selection
+) -> tuple[ir.Model, Plan, Selection]:
     """Plan, and raise the operator set first where the plan needs newer operators."""
     model = file.model
-    plan = plan_dynamic(model, target, options, selection)
+    plan = make_plan(model, selection)
     wanted = required_opset(plan, target)
     if model.opset_imports[""] < wanted:
         name_excluded_nodes(selection)
         model = raise_opset(model, wanted, path=file.path)
         selection = follow_nodes(selection, model)
         simplify(model, selection.excluded)
-        plan = plan_dynamic(model, target, options, selection)
+        plan = make_plan(model, selection)
     model.ir_version = max(model.ir_version, required_ir_version(plan, target))
-    return model, plan
+    return model, plan, selection
 
 
-def _check_paths(
-    source: Path, destination: Path, *, data: Path | None, force: bool, in_place: bool
-) -> None:
-    """Refuse before the work what would fail after it."""
-    if not in_place:
-        check_output(source, destination, force=force)
-    if data is not None:
-        SampleFolder.open(data)
+def write_smaller(file: ModelFile, staged: Output, *, force: bool, in_place: bool) -> int:
+    """Write the model; returns its bytes, of which there must be fewer than before.
 
-
-def _write_smaller(file: ModelFile, staged: Output, *, force: bool, in_place: bool) -> int:
-    """Write the model; returns its bytes, of which there must be fewer than before."""
+    Raises:
+        NothingToQuantizeError: there are not.
+        OutputError: it cannot be written.
+    """
     write_model(file, staged, force=force, in_place=in_place)
     size_bytes = staged.size_bytes()
     if size_bytes >= file.size_bytes:
@@ -218,11 +223,13 @@ def _write_smaller(file: ModelFile, staged: Output, *, force: bool, in_place: bo
     return size_bytes
 
 
-def _explain_nothing(source: Path, plan: Plan) -> str:
+def explain_nothing(source: Path, plan: Plan) -> str:
+    """Why a plan changes nothing, in one line."""
     reasons = list(dict.fromkeys(tensor.explanation for tensor in plan.tensors))
     why = "; ".join(reasons[:3]) if reasons else "it has no float weights of 64 elements or more"
     return f"{source}: nothing to quantize: {why}"
 
 
-def _pass_through(feeds: Iterable[Feeds], _total: int) -> Iterable[Feeds]:
+def pass_through(feeds: Iterable[Feeds], _total: int | None) -> Iterable[Feeds]:
+    """No progress bar."""
     return feeds

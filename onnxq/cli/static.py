@@ -1,0 +1,182 @@
+"""``onnxq static``."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from onnxq.cli import options
+from onnxq.cli.options import combine
+from onnxq.cli.signals import hold_signals
+from onnxq.schemes import ActivationType
+
+WEIGHT_TYPES = ("int8", "uint8", "int4", "int16")
+IMAGE_OPTIONS = ("size", "mean", "std", "scale", "layout", "channels")
+METHODS = ("auto", "minmax", "percentile", "entropy", "mse")
+
+SAMPLES = combine(
+    click.option(
+        "--calib",
+        type=click.Path(path_type=Path, readable=False),
+        metavar="DIR",
+        help="Folder of samples: .npz, .npy, onnx test sets, images; with sub-folders.",
+    ),
+    click.option(
+        "--reader", metavar="MODULE:FUNCTION", help="Function that gives samples instead."
+    ),
+    click.option("--samples", type=int, metavar="N", help="Use N of them.  [default: all]"),
+    click.option("--seed", type=int, default=0, show_default=True, help="Chooses which N samples."),
+    click.option("--skip-bad", is_flag=True, help="Go on without samples that do not fit."),
+)
+IMAGES = combine(
+    click.option(
+        "--size",
+        callback=options.parse_size,
+        metavar="HxW",
+        help="Resize images.  [default: from the model]",
+    ),
+    click.option(
+        "--mean", callback=options.parse_numbers, metavar="A,B,C", help="Subtract from channels."
+    ),
+    click.option(
+        "--std", callback=options.parse_numbers, metavar="A,B,C", help="Then divide channels by."
+    ),
+    click.option(
+        "--scale", type=float, metavar="X", help="Multiply pixels first.  [default: 1/255]"
+    ),
+    click.option(
+        "--layout", type=click.Choice(["nchw", "nhwc"]), help="Axes.  [default: from the model]"
+    ),
+    click.option(
+        "--channels",
+        type=click.Choice(["rgb", "bgr"]),
+        default="rgb",
+        show_default=True,
+        help="Order of the channels.",
+    ),
+)
+RANGES = combine(
+    click.option(
+        "--method",
+        type=click.Choice(METHODS),
+        default="auto",
+        show_default=True,
+        help="How ranges of activations are chosen; auto measures on samples held back.",
+    ),
+    click.option(
+        "--percentile",
+        type=float,
+        default=99.99,
+        show_default=True,
+        metavar="P",
+        help="For the method of that name.",
+    ),
+    click.option(
+        "--save-ranges",
+        type=click.Path(path_type=Path, readable=False),
+        metavar="FILE",
+        help="Write the ranges that were found.",
+    ),
+    click.option(
+        "--ranges",
+        type=click.Path(path_type=Path, readable=False),
+        metavar="FILE",
+        help="Take the ranges of an earlier run; samples are used to compare only.",
+    ),
+)
+TYPES = combine(
+    click.option(
+        "--activations",
+        type=click.Choice([one.value for one in ActivationType]),
+        default="uint8",
+        show_default=True,
+        help="Type of quantized activations.",
+    ),
+    click.option(
+        "--symmetric-activations/--asymmetric-activations",
+        default=False,
+        show_default=True,
+        help="Zero of activations in the middle of the integers, or anywhere.",
+    ),
+    click.option(
+        "--weights",
+        type=click.Choice(WEIGHT_TYPES),
+        default="int8",
+        show_default=True,
+        help="Type of quantized weights.",
+    ),
+    click.option(
+        "--symmetric/--asymmetric",
+        default=None,
+        help="The same for weights.  [default: by type]",
+    ),
+    click.option(
+        "--per-channel/--per-tensor",
+        default=True,
+        show_default=True,
+        help="One scale for each output channel of a weight, or one for the tensor.",
+    ),
+    click.option(
+        "--reduce-range", is_flag=True, help="7-bit weights, for x86 processors without VNNI."
+    ),
+    click.option(
+        "--dynamic-matmul/--no-dynamic-matmul",
+        default=None,
+        help="Quantize activations of matrix products between float tensors at run time.  "
+        "[default: by target]",
+    ),
+    click.option(
+        "--storage/--no-storage",
+        default=True,
+        show_default=True,
+        help="Also store small what no integer kernel reads (read as float, at float speed).",
+    ),
+)
+
+
+@click.command(short_help="Quantize weights and activations; needs samples.")
+@options.MODEL
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, readable=False),
+    help="Where the result goes.  [default: MODEL's stem + .static.onnx, beside it]",
+)
+@SAMPLES
+@IMAGES
+@RANGES
+@TYPES
+@options.TARGET
+@options.SELECTORS
+@options.OUTCOME
+def static(*, model: Path, as_json: bool, **values: Any) -> None:
+    """Quantize weights and activations of MODEL, calibrated on samples.
+
+    Convolutions and what lies between them compute in int8, with ranges that are observed by
+    running the float model over the samples. What gains nothing from that is quantized as by
+    onnxq dynamic. Every fifth sample is held back: on those the result is compared with the float
+    model before it gets its name.
+
+    \b
+    Example:
+      onnxq static model.onnx --calib samples/
+    """
+    with hold_signals():
+        import onnxq
+        from onnxq.cli.output import make_console, print_json, show_progress
+        from onnxq.report.text import print_result
+        from onnxq.samples import ImageOptions
+
+    images = ImageOptions(**{name: values.pop(name) for name in IMAGE_OPTIONS})
+    values["op_types"] = options.split_names(values["op_types"])
+    # A reader of the user may print; standard output is for the result.
+    with contextlib.redirect_stdout(sys.stderr):
+        result = onnxq.quantize_static(model, images=images, progress=show_progress, **values)
+    if as_json:
+        print_json(result.to_json())
+    else:
+        print_result(make_console(), result)

@@ -1,0 +1,30 @@
+"""Each mode as a list of steps, to be read like a table of contents."""
+
+from onnxq.pipelines.calibrate import Progress, RangeFiles, RangeOptions, describe_methods
+from onnxq.pipelines.common import (
+    CalibrationReport,
+    Planner,
+    QuantizationResult,
+    default_output,
+    open_float_model,
+    plan_with_opset,
+    prepare_model,
+)
+from onnxq.pipelines.dynamic import run_dynamic
+from onnxq.pipelines.static import run_static
+
+__all__ = [
+    "CalibrationReport",
+    "Planner",
+    "Progress",
+    "QuantizationResult",
+    "RangeFiles",
+    "RangeOptions",
+    "default_output",
+    "describe_methods",
+    "open_float_model",
+    "plan_with_opset",
+    "prepare_model",
+    "run_dynamic",
+    "run_static",
+]

@@ -1,0 +1,234 @@
+"""Quantizing weights and activations, calibrated on samples."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx_ir as ir
+
+from onnxq.apply import Encodings, apply_plan
+from onnxq.calibration import SavedRanges, fingerprint_model, resolve_ranges, save_ranges
+from onnxq.errors import NothingToQuantizeError
+from onnxq.graph.check import explain_damage
+from onnxq.graph.files import ModelFile
+from onnxq.graph.output import Output, publish, stage_output, write_model
+from onnxq.numerics.affine import Parameters
+from onnxq.pipelines.calibrate import (
+    Calibration,
+    Progress,
+    RangeFiles,
+    RangeOptions,
+    calibrate_from_file,
+    calibrate_on_samples,
+    choose_method,
+)
+from onnxq.pipelines.common import (
+    CalibrationReport,
+    QuantizationResult,
+    choose_destination,
+    explain_nothing,
+    open_float_model,
+    pass_through,
+    plan_with_opset,
+    write_smaller,
+)
+from onnxq.plan import CalibrationPlan, Plan, Selection, StaticOptions, plan_static
+from onnxq.samples import Part, Samples, calibration_part, verification_part
+from onnxq.targets import Target
+from onnxq.verification import find_hints, verify
+
+Tried = tuple[tuple[str, float | None], ...]
+
+KIND = "static"
+
+
+def run_static(
+    source: Path,
+    output: Path | None,
+    *,
+    target: Target,
+    options: StaticOptions,
+    samples: Samples,
+    range_options: RangeOptions | None = None,
+    range_files: RangeFiles | None = None,
+    force: bool = False,
+    in_place: bool = False,
+    dry_run: bool = False,
+    keep_metadata: bool = False,
+    progress: Progress | None = None,
+) -> QuantizationResult:
+    """Quantize with calibration.
+
+    Raises:
+        OnnxqError: any of its kinds; then no output file exists.
+    """
+    destination = choose_destination(
+        source, output, kind=KIND, in_place=in_place, force=force or dry_run
+    )
+    options.check_target(target)
+    with explain_damage(source):
+        file, selection = open_float_model(
+            source, options.uncalibrated, keep_metadata=keep_metadata
+        )
+
+        def make_plan(model: ir.Model, selection: Selection) -> Plan:
+            return plan_static(model, target, options, selection)
+
+        model, plan, selection = plan_with_opset(file, target, make_plan, selection)
+        if not plan.changes:
+            raise NothingToQuantizeError(explain_nothing(source, plan))
+        result = QuantizationResult(
+            source=source,
+            output=destination,
+            plan=plan,
+            float_size_bytes=file.size_bytes,
+            opset=model.opset_imports[""],
+            float_opset=file.model.opset_imports[""],
+        )
+        if dry_run:
+            return result
+        job = _Job(
+            file=replace(file, model=model),
+            target=target,
+            options=options,
+            selection=selection,
+            samples=samples,
+            range_options=range_options or RangeOptions(),
+            range_files=range_files or RangeFiles(),
+            progress=progress or (lambda _label: pass_through),
+        )
+        with stage_output(destination) as staged:
+            return job.run(result, staged, force=force, in_place=in_place)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """One run, with everything that its steps share."""
+
+    file: ModelFile
+    target: Target
+    options: StaticOptions
+    selection: Selection
+    samples: Samples
+    range_options: RangeOptions
+    range_files: RangeFiles
+    progress: Progress
+
+    def run(
+        self, result: QuantizationResult, staged: Output, *, force: bool, in_place: bool
+    ) -> QuantizationResult:
+        """Calibrate, apply, choose ranges, write, verify, publish."""
+        hints = find_hints(self.file.model)
+        calibration = self._calibrate(staged)
+        evaluation = self._hold_back()
+        encodings = Encodings()
+        apply_plan(self.file.model, calibration.plan, self.target, encodings)
+        method, tried = self._choose(calibration, encodings, evaluation, staged)
+        encodings.fill(self._resolve(calibration, method))
+        size_bytes = write_smaller(self.file, staged, force=force, in_place=in_place)
+        verification = verify(
+            self.file.path,
+            staged.staged_path,
+            data=evaluation,
+            hints=hints,
+            size_bytes=self.file.size_bytes,
+            track=self.progress("comparing"),
+        )
+        self._save(calibration, method)
+        publish(staged)
+        return replace(
+            result,
+            plan=calibration.plan,
+            size_bytes=size_bytes,
+            verification=verification,
+            calibration=self._report(calibration, method, tried, verification.samples),
+        )
+
+    def _make_plan(self, refused: Mapping[ir.Node, str]) -> Plan:
+        model, selection = self.file.model, self.selection
+        return plan_static(model, self.target, self.options, selection, refused=refused)
+
+    def _calibrate(self, staged: Output) -> Calibration:
+        if self.range_files.load is not None:
+            fingerprint = self._fingerprint()
+            return calibrate_from_file(self.range_files.load, fingerprint, self._make_plan)
+        folder = staged.staged_path.parent / "calibration"
+        folder.mkdir()
+        try:
+            return calibrate_on_samples(
+                self.file.model,
+                self._make_plan,
+                calibration_part(self.samples),
+                self.range_options,
+                folder=folder,
+                progress=self.progress,
+            )
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _hold_back(self) -> Part:
+        total = self.samples.count
+        return verification_part(self.samples, self.samples.seen if total is None else total)
+
+    def _resolve(self, calibration: Calibration, method: str) -> dict[ir.Value, Parameters]:
+        decisions = calibration.plan.calibration or CalibrationPlan()
+        return resolve_ranges(decisions.activations, calibration.candidates[method])
+
+    def _choose(
+        self, calibration: Calibration, encodings: Encodings, evaluation: Part, staged: Output
+    ) -> tuple[str, Tried]:
+        methods = tuple(calibration.candidates)
+        if len(methods) == 1 or not calibration.extremes:
+            return methods[0], ()
+        folder = staged.staged_path.parent / "trials"
+
+        def write(method: str) -> Path:
+            encodings.fill(self._resolve(calibration, method))
+            (folder / method).mkdir(parents=True)
+            trial = Output(staged.path, folder / method / staged.path.name)
+            write_model(self.file, trial, force=True)
+            return trial.staged_path
+
+        try:
+            return choose_method(methods, write, self.file.path, evaluation, self.progress)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _save(self, calibration: Calibration, method: str) -> None:
+        if self.range_files.save is None:
+            return
+        decisions = calibration.plan.calibration or CalibrationPlan()
+        chosen = calibration.candidates[method]
+        saved = SavedRanges(
+            model=self._fingerprint(),
+            data=self.samples.fingerprint(),
+            method=method,
+            extremes={one.name: calibration.extremes[one.value] for one in decisions.activations},
+            ranges={one.name: chosen[one.value] for one in decisions.activations},
+        )
+        save_ranges(saved, self.range_files.save)
+
+    def _fingerprint(self) -> str:
+        folder = self.file.path.parent
+        return fingerprint_model(
+            (self.file.path, *(folder / name for name in self.file.external_files))
+        )
+
+    def _report(
+        self, calibration: Calibration, method: str, tried: Tried, held_back: int
+    ) -> CalibrationReport:
+        decisions = calibration.plan.calibration or CalibrationPlan()
+        chosen = calibration.candidates[method]
+        return CalibrationReport(
+            data=str(self.range_files.load or self.samples.label),
+            samples=calibration.samples,
+            held_back=held_back,
+            skipped=self.samples.skipped,
+            notes=self.samples.notes,
+            method=method,
+            candidates=tried,
+            ranges=tuple((one.name, *chosen[one.value]) for one in decisions.activations),
+        )

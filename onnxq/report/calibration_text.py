@@ -1,0 +1,64 @@
+"""The parts of a report that are about calibration."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from onnxq.pipelines import CalibrationReport
+from onnxq.plan import CalibrationPlan
+
+
+def print_calibrated_nodes(console: Console, plan: CalibrationPlan) -> None:
+    """One row for each operator that computes on calibrated integers, or could have."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("activations", "operator"):
+        table.add_column(title, overflow="fold")
+    table.add_column("nodes", justify="right", min_width=len("nodes"))
+    table.add_column("reason", overflow="fold", min_width=len("reason"))
+    for operator, count in Counter(node.operator for node in plan.nodes).items():
+        table.add_row("calibrated", operator, str(count), "")
+    for (operator, reason), count in Counter(
+        (node.operator, node.reason) for node in plan.skipped
+    ).items():
+        table.add_row("float", operator, str(count), escape(reason))
+    if plan.nodes or plan.skipped:
+        console.print(table)
+
+
+def print_each_node(console: Console, plan: CalibrationPlan) -> None:
+    """One row for each such node."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("node", "operator", "activations", "reason"):
+        table.add_column(title, overflow="fold")
+    for node in plan.nodes:
+        table.add_row(escape(node.name), node.operator, "calibrated", "")
+    for skipped in plan.skipped:
+        table.add_row(escape(skipped.node), skipped.operator, "float", escape(skipped.reason))
+    if plan.nodes or plan.skipped:
+        console.print(table)
+
+
+def describe_calibration(report: CalibrationReport) -> list[str]:
+    """Lines on where the ranges come from."""
+    if not report.ranges:
+        return ["calibration: not needed, no activation is quantized ahead of time"]
+    where = f"{report.samples} samples of {report.data}" if report.samples else report.data
+    lines = [f"calibrated on: {where}"]
+    lines += [f"note: {note}" for note in report.notes]
+    if report.skipped:
+        lines.append(f"skipped {len(report.skipped)} bad samples:")
+        lines += [f"  {message}" for message in report.skipped]
+    if report.candidates:
+        tried = ", ".join(
+            f"{method} {'failed' if sqnr_db is None else f'{sqnr_db:.2f} dB'}"
+            for method, sqnr_db in report.candidates
+        )
+        lines.append(f"ranges: {report.method} (on samples held back: {tried})")
+    else:
+        lines.append(f"ranges: {report.method}")
+    return lines
