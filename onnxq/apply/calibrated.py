@@ -11,7 +11,7 @@ each pair stands decides whether it does:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -19,7 +19,9 @@ from onnxq.apply.encodings import Encodings
 from onnxq.apply.float_layers import find_layers_at_risk, separate_bias
 from onnxq.apply.numbers import Numbers
 from onnxq.apply.rewriter import Rewriter
+from onnxq.graph.constants import constant_tensor
 from onnxq.plan import ActivationPlan, CalibratedNode, Plan, TensorPlan
+from onnxq.plan.statistics import hold_bias
 from onnxq.rules.calibrated import input_channels
 from onnxq.rules.roles import Form
 from onnxq.schemes import WeightType
@@ -61,9 +63,28 @@ class _PairWriter:
             for use in tensor.uses
             if use.use is not None and use.use.input_index == 1
         }
+        for node in () if plan.calibration is None else plan.calibration.nodes:
+            self._make_room_for_bias(node, encodings)
         self._pairs: dict[tuple[ir.Value, ir.Graph], Pair] = {}
         self._originals: dict[ir.Value, ir.Value] = {}
         self._weights: dict[tuple[ir.Value, ir.Graph], ir.Value] = {}
+
+    def _make_room_for_bias(self, node: CalibratedNode, encodings: Encodings) -> None:
+        layer = node.one.node
+        if layer not in self._uses or node.operator == "MatMul" or len(layer.inputs) < 3:
+            return
+        bias = constant_tensor(layer.inputs[2])
+        weight = self._uses[layer][1]
+        if bias is None or weight.statistics is None or weight.scheme is None:
+            return
+        scale = float(encodings[self._activations[node.one.inputs[0]].value].scale)
+        wider = hold_bias(weight.statistics, bias.numpy(), scale, weight.scheme)
+        if wider is weight.statistics:
+            return
+        replaced = replace(weight, statistics=wider)
+        for other, (other_form, plan) in list(self._uses.items()):
+            if plan is weight:
+                self._uses[other] = (other_form, replaced)
 
     def write_node(self, node: CalibratedNode) -> None:
         """Pairs before a node where there are none yet, and behind it."""
@@ -127,8 +148,8 @@ class _PairWriter:
         inputs: tuple[ir.Value, ...] = (value, *numbers)
         made = []
         for operator, suffix in (
-            ("QuantizeLinear", "quantized"),
-            ("DequantizeLinear", "dequantized"),
+            ("QuantizeLinear", "q"),
+            ("DequantizeLinear", "dq"),
         ):
             name = f"{value.name}_{suffix}"
             if before is not None:
@@ -136,6 +157,7 @@ class _PairWriter:
             else:
                 (output,) = self._rewriter.add_node_after(place, operator, inputs, name=name)
                 place = output.producer() or place
+            leave_unnamed(output)
             made.append(output)
             inputs = (output, *numbers)
         return Pair(made[0], made[1], activation)
@@ -153,9 +175,10 @@ class _PairWriter:
             layer,
             "DequantizeLinear",
             (integers, scale),
-            name=f"{bias.name}_dequantized",
+            name=f"{bias.name}_dq",
             attributes={"axis": 0} if plan.scale_axes else {},
         )
+        leave_unnamed(value)
         layer.replace_input_with(2, value)
 
     def _dequantize_weight(self, layer: ir.Node, plan: TensorPlan) -> ir.Value:
@@ -175,9 +198,10 @@ class _PairWriter:
             layer,
             "DequantizeLinear",
             (elements, *numbers),
-            name=f"{plan.constant.value.name}_dequantized",
+            name=f"{plan.constant.value.name}_dq",
             attributes={"axis": axes[0]} if axes else {},
         )
+        leave_unnamed(self._weights[key])
         return self._weights[key]
 
     def _widen(self, layer: ir.Node, plan: TensorPlan, elements: ir.Value) -> ir.Value:
@@ -195,7 +219,17 @@ class _PairWriter:
             layer,
             "DequantizeLinear",
             (pair.integers, *numbers),
-            name=f"{layer.name or layer.op_type}_input_dequantized",
+            name=f"{layer.name or layer.op_type}_input_dq",
             attributes={"axis": axis},
         )
         layer.replace_input_with(0, value)
+
+
+def leave_unnamed(value: ir.Value) -> None:
+    """Take the name of the node that makes a value, which says nothing that the value does not.
+
+    There are four such nodes a layer; with names they would be a tenth of the file of a small CNN.
+    """
+    producer = value.producer()
+    if producer is not None:
+        producer.name = ""

@@ -76,10 +76,11 @@ class Numbers:
         def zero_point() -> Array:
             return np.full(shape, self._encodings[activation.value].zero_point, dtype.numpy())
 
-        return (
-            self._add(scope, scale, ir.DataType.FLOAT, shape, f"{name}_scale"),
-            self._add(scope, zero_point, dtype, shape, f"{name}_zero_point"),
-        )
+        made = self._add(scope, scale, ir.DataType.FLOAT, shape, f"{name}_scale")
+        if activation.has_fixed_zero_point:
+            fixed = np.full(shape, activation.scheme.range[0], dtype.numpy())
+            return made, self._rewriter.share_array(scope, fixed, name="zero_point")
+        return made, self._add(scope, zero_point, dtype, shape, f"{name}_zero_point")
 
     def _add(
         self,

@@ -125,6 +125,7 @@ class _Job:
         calibration = self._calibrate(staged)
         evaluation = self._hold_back()
         encodings = Encodings()
+        encodings.fill(self._resolve(calibration, next(iter(calibration.candidates))))
         apply_plan(self.file.model, calibration.plan, self.target, encodings)
         method, tried = self._choose(calibration, encodings, evaluation, staged)
         encodings.fill(self._resolve(calibration, method))

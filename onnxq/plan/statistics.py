@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -11,6 +11,9 @@ import onnx_ir as ir
 from onnxq.numerics.affine import Array, FloatArray, Parameters, choose_parameters
 from onnxq.numerics.metrics import expected_sqnr_db, sum_of_products
 from onnxq.schemes import Scheme
+
+MOST_BIAS_STEPS = 2.0**24
+"""A float32 bias has no more digits; int32 has 7 bits more, for ranges that are chosen narrower."""
 
 
 @dataclass(frozen=True)
@@ -92,3 +95,34 @@ def expect_sqnr_db(statistics: WeightStatistics, scheme: Scheme, *, bulk: bool =
         return math.inf
     signal = statistics.bulk_mean_square if bulk else statistics.mean_square
     return expected_sqnr_db(signal, float(np.sum(used**2)) / scale.size)
+
+
+def hold_bias(
+    statistics: WeightStatistics, bias: Array, activation_scale: float, scheme: Scheme
+) -> WeightStatistics:
+    """Statistics with ranges wide enough for a bias in the integers of the sums.
+
+    The scale of a bias is that of the activation times that of the weight. In a channel of tiny
+    weights it can be so small that the bias would overflow; there the weights get larger steps,
+    which change the sums by less than a step of the output.
+
+    Args:
+        statistics: of the weight, along the axes of the scheme.
+        bias: one value a channel.
+        activation_scale: of the input of the layer.
+        scheme: of the weight.
+    """
+    least = np.abs(bias.astype(np.float64).reshape(-1)) / (activation_scale * MOST_BIAS_STEPS)
+    shape = statistics.maximum.shape
+    wanted = (least if statistics.maximum.size > 1 else least.max(keepdims=True)).reshape(shape)
+    short = resolve_parameters(statistics, scheme).scale.astype(np.float64) < wanted
+    if not np.any(short):
+        return statistics
+    low, high = scheme.range
+    dtype = statistics.maximum.dtype
+    reach = (wanted * (high - low)).astype(dtype)
+    return replace(
+        statistics,
+        minimum=np.where(short, -reach, statistics.minimum).astype(dtype),
+        maximum=np.where(short, reach, statistics.maximum).astype(dtype),
+    )

@@ -132,6 +132,12 @@ class ActivationPlan:
     members: tuple[ir.Value, ...] = field(compare=False, repr=False)
     bounds: tuple[float, float] | None = None
 
+    @property
+    def has_fixed_zero_point(self) -> bool:
+        """Whether real 0 is the smallest integer whatever the range, as behind a Relu."""
+        symmetric = self.scheme.symmetric and self.scheme.type.is_signed
+        return self.bounds is not None and self.bounds[0] == 0.0 and not symmetric
+
     def to_json(self) -> dict[str, Any]:
         """Plain data of the decision."""
         return {"tensor": self.name, "type": str(self.scheme), "members": len(self.members)}
