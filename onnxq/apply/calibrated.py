@@ -190,10 +190,13 @@ class _PairWriter:
         store, axes = self._rewriter.weights, plan.scale_axes
         shape = tuple(plan.shape[axis] for axis in axes)
         elements = store.elements(plan, tuple(range(len(plan.shape))))
-        if plan.scheme is not None and plan.scheme.type is WeightType.INT4:
-            elements = self._widen(layer, plan, elements)
+        dtype = None
+        if self._is_widened(plan):
+            dtype = ir.DataType.INT8
+            name = f"{plan.constant.value.name}_int8"
+            elements = self._rewriter.cast(layer, elements, dtype, name=name)
         # Without a zero point, also one of 0, onnxruntime does not find the integers of a Gemm.
-        numbers = (store.scale(plan, shape), store.explicit_zero_point(plan, shape))
+        numbers = (store.scale(plan, shape), store.explicit_zero_point(plan, shape, dtype))
         (self._weights[key],) = self._rewriter.add_node(
             layer,
             "DequantizeLinear",
@@ -204,12 +207,10 @@ class _PairWriter:
         leave_unnamed(self._weights[key])
         return self._weights[key]
 
-    def _widen(self, layer: ir.Node, plan: TensorPlan, elements: ir.Value) -> ir.Value:
-        """4-bit integers as int8, where the runtime does that once, at load."""
-        if not self._rewriter.target.folds_casts:
-            return elements
-        name = f"{plan.constant.value.name}_int8"
-        return self._rewriter.cast(layer, elements, ir.DataType.INT8, name=name)
+    def _is_widened(self, plan: TensorPlan) -> bool:
+        """Whether 4-bit integers become int8 where the runtime does that once, at load."""
+        four_bit = plan.scheme is not None and plan.scheme.type is WeightType.INT4
+        return four_bit and self._rewriter.target.folds_casts
 
     def _dequantize_by_channel(self, pair: Pair, layer: ir.Node, channels: tuple[int, int]) -> None:
         count, axis = channels

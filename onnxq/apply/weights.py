@@ -110,9 +110,19 @@ class WeightStore:
             return None
         return self._array(plan, "zero_point", _stored_zero_point(plan, shape), 1.0)
 
-    def explicit_zero_point(self, plan: TensorPlan, shape: tuple[int, ...]) -> ir.Value:
-        """The same for kernels that insist on zero points, also where all are 0."""
+    def explicit_zero_point(
+        self, plan: TensorPlan, shape: tuple[int, ...], dtype: ir.DataType | None = None
+    ) -> ir.Value:
+        """The same for kernels that insist on zero points, also where all are 0.
+
+        Args:
+            plan: the weight.
+            shape: wanted.
+            dtype: where the elements are widened before they are read.
+        """
         array = _stored_zero_point(plan, shape)
+        if dtype is not None:
+            array = array.astype(dtype.numpy())
         return self._editor.share_array(plan.constant.scope, array, name="zero_point")
 
     def _array(self, plan: TensorPlan, kind: str, array: Array, factor: float) -> ir.Value:

@@ -40,23 +40,31 @@ IMAGES = combine(
         help="Resize images.  [default: from the model]",
     ),
     click.option(
-        "--mean", callback=options.parse_numbers, metavar="A,B,C", help="Subtract from channels."
+        "--mean",
+        callback=options.parse_numbers,
+        metavar="A,B,C",
+        help="Subtract from the channels, after scaling.",
     ),
     click.option(
-        "--std", callback=options.parse_numbers, metavar="A,B,C", help="Then divide channels by."
+        "--std",
+        callback=options.parse_numbers,
+        metavar="A,B,C",
+        help="Divide the channels by, after subtracting.",
     ),
     click.option(
         "--scale", type=float, metavar="X", help="Multiply pixels first.  [default: 1/255]"
     ),
     click.option(
-        "--layout", type=click.Choice(["nchw", "nhwc"]), help="Axes.  [default: from the model]"
+        "--layout",
+        type=click.Choice(["nchw", "nhwc"]),
+        help="Order of the axes.  [default: from the model]",
     ),
     click.option(
         "--channels",
         type=click.Choice(["rgb", "bgr"]),
         default="rgb",
         show_default=True,
-        help="Order of the channels.",
+        help="Order of the channels that the model takes.",
     ),
 )
 RANGES = combine(

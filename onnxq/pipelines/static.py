@@ -137,6 +137,7 @@ class _Job:
             hints=hints,
             size_bytes=self.file.size_bytes,
             track=self.progress("comparing"),
+            needs_fusion=self.target.folds_casts,
         )
         self._save(calibration, method)
         publish(staged)

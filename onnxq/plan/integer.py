@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from onnxq.graph.attributes import has_reference, int_attribute
+from onnxq.graph.attributes import has_reference
 from onnxq.graph.constants import Constant, Use, dimensions
 from onnxq.plan.context import Context, describe_tensor
 from onnxq.plan.half import SMALLEST_OPERAND_ELEMENTS, plan_half_tensor
@@ -13,7 +13,7 @@ from onnxq.plan.requirements import form_opset
 from onnxq.plan.small_kernels import is_small_kernel
 from onnxq.plan.statistics import expect_sqnr_db
 from onnxq.plan.types import TensorPlan, UsePlan
-from onnxq.rules.forms import FORM_CHECKS
+from onnxq.rules.forms import FORM_CHECKS, refuse_filter_bank
 from onnxq.rules.roles import Form, WeightRole, find_role
 from onnxq.schemes import Scheme, WeightType
 
@@ -237,15 +237,8 @@ def _reason_for_half(
     if scheme.axes and context.keep_small_kernels and is_small_kernel(constant):
         per_scale = constant.tensor.size // _count_indices(constant, scheme.axes)
         return f"fp16: int8 saves little with {per_scale} elements a scale"
-    taps = math.prod(shape[2:])
-    if (
-        primary.use.node.op_type == "Conv"
-        and shape[1] == 1
-        and int_attribute(primary.use.node, "group", 1) == 1
-        and taps >= context.target.filter_bank_min_taps
-    ):
-        return f"fp16: a filter bank of {taps} taps, whose stop band int8 would fill with noise"
-    return None
+    filter_bank = refuse_filter_bank(primary.use.node, shape, context.target)
+    return None if filter_bank is None else f"fp16: {filter_bank}"
 
 
 def _reason_spoiled(

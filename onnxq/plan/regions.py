@@ -17,6 +17,7 @@ import onnx_ir as ir
 from onnxq.graph.attributes import has_reference, is_set
 from onnxq.graph.constants import dimensions, require_constant
 from onnxq.rules.calibrated import Behaviour, CalibratedRule, clip_bounds, find_calibrated_rule
+from onnxq.rules.forms import refuse_filter_bank
 from onnxq.targets import Target
 
 
@@ -106,7 +107,7 @@ class _Search:
         if rule is None:
             return
         one = _absorb_activation(node, rule, self._excluded)
-        reason = self._excluded.get(node) or _refuse_alone(one) or self._refuse_size(one)
+        reason = self._excluded.get(node) or _refuse_alone(one) or self._refuse_weight(one)
         if reason is not None:
             self.refused[node] = reason
             return
@@ -152,7 +153,9 @@ class _Search:
             return "no integer node reads it"
         return None
 
-    def _refuse_size(self, one: IntegerNode) -> str | None:
+    def _refuse_weight(self, one: IntegerNode) -> str | None:
+        if one.behaviour is Behaviour.CONVOLUTION:
+            return refuse_filter_bank(one.node, weight_shape(one), self._target)
         if one.behaviour is not Behaviour.PRODUCT:
             return None
         shape = weight_shape(one)

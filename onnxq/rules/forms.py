@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
@@ -111,6 +112,19 @@ FORM_CHECKS: Mapping[Form, Check] = {
     Form.INTEGER_ATTENTION: refuse_integer_attention,
     Form.LOOKUP: refuse_lookup,
 }
+
+
+def refuse_filter_bank(node: ir.Node, shape: tuple[int, ...], target: Target) -> str | None:
+    """Convolutions of a signal-processing front end, which have one input channel and many taps."""
+    taps = math.prod(shape[2:])
+    if (
+        node.op_type == "Conv"
+        and shape[1] == 1
+        and int_attribute(node, "group", 1) == 1
+        and taps >= target.filter_bank_min_taps
+    ):
+        return f"a filter bank of {taps} taps, whose stop band int8 would fill with noise"
+    return None
 
 
 def output_columns(use: Use, tensor: ir.TensorProtocol) -> int:

@@ -11,8 +11,10 @@ from pathlib import Path
 import click
 import pytest
 
-from onnxq.cli import cli
+from onnxq.cli import cli, static
 from onnxq.cli.dynamic import WEIGHT_TYPES
+from onnxq.pipelines.calibrate import AUTO
+from onnxq.ranges import METHODS
 from onnxq.schemes import WeightType
 from onnxq.targets import TARGETS
 from tests.cli.running import COMMAND, onnxq
@@ -74,7 +76,9 @@ def test_option_has_help(name: str) -> None:
 
 
 def test_options_name_every_type_and_target() -> None:
-    assert {one.value for one in WeightType} == set(WEIGHT_TYPES)
+    commands = {*WEIGHT_TYPES, *static.WEIGHT_TYPES}
+    assert {one.value for one in WeightType} == commands
+    assert set(static.METHODS) == {*METHODS, AUTO}
     (target,) = (one for one in cli.commands["dynamic"].params if one.name == "target")
     assert isinstance(target, click.Option)
     assert target.help is not None
