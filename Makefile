@@ -9,7 +9,7 @@ SAMPLES := mlp cnn lstm transformer
 .PHONY: help demo test check fix bench clean
 
 help:
-	@echo "make demo   quantize the four sample models into build/demo/"
+	@echo "make demo   quantize the four sample models into build/demo/, one of them with calibration"
 	@echo "make test   run the tests"
 	@echo "make check  lint, format and types, nothing is changed"
 	@echo "make fix    lint and format, files are changed"
@@ -38,6 +38,10 @@ demo: $(DEMO_VENV)/installed
 	  $(DEMO_VENV)/bin/onnxq dynamic sample_models/$$model.onnx --data calib_data/$$model/eval \
 	    -o build/demo/$$model.int8.onnx --force; \
 	done
+	@echo "$$ onnxq static sample_models/cnn.onnx --calib calib_data/cnn/calib" \
+	  "-o build/demo/cnn.static.onnx --force"
+	@$(DEMO_VENV)/bin/onnxq static sample_models/cnn.onnx --calib calib_data/cnn/calib \
+	  -o build/demo/cnn.static.onnx --force
 
 test: $(VENV)/installed
 	@$(VENV)/bin/python -m pytest -n $(WORKERS)

@@ -14,7 +14,7 @@ CHAIN_WIDTH = 64
 ROWS_AT_A_TIME = 100
 
 
-def write_chain(path: Path, nodes: int) -> None:
+def write_chain(path: Path, nodes: int, width: int = CHAIN_WIDTH) -> None:
     """Write a chain of ``nodes`` nodes: MatMul, Add, Relu, MatMul, ... on small matrices."""
     generator = np.random.default_rng(SEED)
     made, initializers = [], []
@@ -23,13 +23,13 @@ def write_chain(path: Path, nodes: int) -> None:
         operator = ("MatMul", "Add", "Relu")[index % 3]
         inputs = [current]
         if operator != "Relu":
-            shape = (CHAIN_WIDTH, CHAIN_WIDTH) if operator == "MatMul" else (CHAIN_WIDTH,)
-            weight = generator.standard_normal(shape) * np.sqrt(2 / CHAIN_WIDTH)
+            shape = (width, width) if operator == "MatMul" else (width,)
+            weight = generator.standard_normal(shape) * np.sqrt(2 / width)
             inputs.append(f"weight_{index}")
             initializers.append(numpy_helper.from_array(weight.astype(np.float32), inputs[1]))
         current = f"value_{index}"
         made.append(helper.make_node(operator, inputs, [current], name=f"node_{index}"))
-    model = _make_model(made, initializers, current, CHAIN_WIDTH)
+    model = _make_model(made, initializers, current, width)
     path.write_bytes(model.SerializeToString())
 
 

@@ -1,6 +1,6 @@
 """Quantize one model with one setting in this process, and say what the call itself cost.
 
-python benchmarks/quantize_once.py SETTING MODEL OUT   (SETTING: a name in settings.py)
+python benchmarks/quantize_once.py SETTING MODEL OUT [CALIB_DIR]   (SETTING: a name in settings.py)
 
 The other scripts start it in fresh processes. The last line of its output is JSON: ``call_cpu_s``,
 CPU time of the call after all imports, ``steps``, CPU time of each step of onnxq's pipeline, or
@@ -12,14 +12,19 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from settings import SETTINGS, Setting, Tool
 
-STEPS = ("open_float_model", "plan_with_opset", "apply_plan", "write_model", "verify")
-"""Functions that ``onnxq.pipelines.run_dynamic`` calls, in order."""
+STEPS = ("open_float_model", "plan_with_opset", "apply_plan", "write_smaller", "verify")
+"""Functions that ``run_dynamic`` calls, in order."""
+
+FIRST_OPSET_PER_CHANNEL = 13
+"""Of QuantizeLinear and DequantizeLinear with a scale for each channel."""
 
 OPERATORS_WITHOUT_CONV = [
     "MatMul",
@@ -34,12 +39,12 @@ OPERATORS_WITHOUT_CONV = [
 def prepare_onnxq(setting: Setting, model: str, output: str) -> Callable[[], dict[str, float]]:
     """Import onnxq and everything it imports late; the result quantizes and times the steps."""
     import onnxq
-    from onnxq import pipelines
+    from onnxq.pipelines import dynamic
 
     steps: dict[str, float] = {}
 
     def add_timer(name: str) -> None:
-        step: Callable[..., Any] = getattr(pipelines, name)
+        step: Callable[..., Any] = getattr(dynamic, name)
 
         def timed(*arguments: Any, **options: Any) -> Any:
             start = time.process_time()
@@ -48,7 +53,7 @@ def prepare_onnxq(setting: Setting, model: str, output: str) -> Callable[[], dic
             finally:
                 steps[name] = steps.get(name, 0.0) + time.process_time() - start
 
-        setattr(pipelines, name, timed)
+        setattr(dynamic, name, timed)
 
     for name in STEPS:
         add_timer(name)
@@ -84,12 +89,83 @@ def prepare_onnxruntime(
     return call
 
 
+def prepare_onnxq_static(model: str, output: str, samples: str) -> Callable[[], dict[str, float]]:
+    """Import onnxq; the result calibrates with default options."""
+    import onnxq
+    from onnxq.pipelines import static as _static  # noqa: F401
+
+    def call() -> dict[str, float]:
+        onnxq.quantize_static(model, samples, output, force=True)
+        return {}
+
+    return call
+
+
+def raise_opset(model: str, folder: Path) -> str:
+    """A copy of a model in an opset that has scales for each channel; itself where it has one."""
+    import onnx
+    from onnx import version_converter
+
+    loaded = onnx.load(model)
+    if {one.domain: one.version for one in loaded.opset_import}[""] >= FIRST_OPSET_PER_CHANNEL:
+        return model
+    path = folder / "raised.onnx"
+    onnx.save(version_converter.convert_version(loaded, FIRST_OPSET_PER_CHANNEL), path)
+    return str(path)
+
+
+def prepare_onnxruntime_static(
+    model: str, output: str, samples: str
+) -> Callable[[], dict[str, float]]:
+    """Import the quantizer of onnxruntime; the result prepares a model as its manual says."""
+    import numpy as np
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    logging.disable(logging.WARNING)
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+        """One sample after the other."""
+
+        def __init__(self) -> None:
+            self.paths = iter(sorted(Path(samples).glob("*.npz")))
+
+        def get_next(self) -> dict[str, Any] | None:
+            path = next(self.paths, None)
+            return None if path is None else dict(np.load(path))
+
+    def call() -> dict[str, float]:
+        with tempfile.TemporaryDirectory() as folder:
+            source, prepared = raise_opset(model, Path(folder)), str(Path(folder) / "prepared.onnx")
+            try:
+                quant_pre_process(source, prepared)
+            except Exception:  # its symbolic shape inference does not know every operator
+                quant_pre_process(source, prepared, skip_symbolic_shape=True)
+            quantization.quantize_static(
+                prepared,
+                output,
+                Reader(),
+                quant_format=quantization.QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+            )
+        return {}
+
+    return call
+
+
 def main() -> int:
     """Run the command line."""
-    name, model, output = sys.argv[1:]
+    name, model, output, *samples = sys.argv[1:]
     setting = SETTINGS[name]
-    prepare = prepare_onnxq if setting.tool is Tool.ONNXQ else prepare_onnxruntime
-    call = prepare(setting, model, output)
+    ours = setting.tool is Tool.ONNXQ
+    if setting.static:
+        prepare_static = prepare_onnxq_static if ours else prepare_onnxruntime_static
+        call = prepare_static(model, output, *samples)
+    else:
+        prepare = prepare_onnxq if ours else prepare_onnxruntime
+        call = prepare(setting, model, output)
     start = time.process_time()
     try:
         steps = call()

@@ -4,7 +4,7 @@
 
 zoo.py starts it in a fresh process for each float model. The last line of its output is JSON: for
 each NAME, and for ``float`` again as a control, ``outputs``, ``task``, ``ms``, ``speedup`` and
-``constant_dequantize``, or ``error``.
+counts of nodes (``count_nodes``), or ``error``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,18 @@ from tasks import Run, measure_task
 
 Array = npt.NDArray[Any]
 CONTROL = "float"
+INTEGER_LAYERS = frozenset(
+    {
+        *("QLinearConv", "QLinearConvTranspose", "QLinearMatMul", "QGemm", "QAttention"),
+        *("ConvInteger", "NhwcConvInteger", "MatMulInteger", "MatMulIntegerToFloat"),
+        *("DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QEmbedLayerNormalization"),
+    }
+)
+FLOAT_LAYERS = frozenset(
+    {"Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "MatMul", "FusedMatMul", "Gemm"}
+    | {"FusedGemm", "LSTM", "GRU", "Attention"}
+)
+"""As the runtime names them after its own optimiser."""
 
 
 def main() -> None:
@@ -43,7 +56,7 @@ def main() -> None:
             results[name] = {
                 "outputs": compare_outputs(reference, quantized, labels),
                 "task": measure_task(labels, folder, quantized.run, reference.run),
-                "constant_dequantize": count_constant_dequantize(path),
+                **count_nodes(path),
             }
         except Exception as error:  # onnxruntime raises one type per status code
             results[name] = {"error": " ".join(str(error).split())}
@@ -193,24 +206,29 @@ def add_latencies(
         results[name] |= {"ms": milliseconds, "speedup": float_ms / milliseconds}
 
 
-def count_constant_dequantize(path: str) -> int:
-    """DequantizeLinear nodes on constants in the graph that the runtime really runs."""
+def count_nodes(path: str) -> dict[str, int]:
+    """Nodes of some kinds in the graph that the runtime really runs."""
     with tempfile.TemporaryDirectory() as folder:
         optimized = Path(folder) / "optimized.onnx"
         load(path, optimized=str(optimized))
-        return _count_in_graph(onnx.load(optimized).graph, frozenset())
+        counts: Counter[str] = Counter()
+        _count_in_graph(onnx.load(optimized).graph, frozenset(), counts)
+    kinds = ("constant_dequantize", "integer_layers", "float_layers")
+    return {kind: counts[kind] for kind in kinds}
 
 
-def _count_in_graph(graph: onnx.GraphProto, outer: frozenset[str]) -> int:
+def _count_in_graph(graph: onnx.GraphProto, outer: frozenset[str], counts: Counter[str]) -> None:
     constants = outer | {one.name for one in graph.initializer}
     constants |= {node.output[0] for node in graph.node if node.op_type == "Constant"}
-    count = 0
     for node in graph.node:
-        count += node.op_type == "DequantizeLinear" and node.input[0] in constants
+        if node.op_type == "DequantizeLinear" and node.input[0] in constants:
+            counts["constant_dequantize"] += 1
+        counts["integer_layers"] += node.op_type in INTEGER_LAYERS
+        counts["float_layers"] += node.op_type in FLOAT_LAYERS
         for attribute in node.attribute:
             bodies = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
-            count += sum(_count_in_graph(body, constants) for body in bodies)
-    return count
+            for body in bodies:
+                _count_in_graph(body, constants, counts)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ class Setting:
         weights: type of the weights.
         storage: onnxq only: also store small what no integer kernel reads.
         per_channel: onnxruntime only: signed weights with a scale for each channel, Conv left out.
+        static: calibrated on samples: default options of onnxq; for onnxruntime Q/DQ pairs, uint8
+            activations, int8 weights with a scale for each channel, min-max.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Setting:
     weights: str = "int8"
     storage: bool = True
     per_channel: bool = False
+    static: bool = False
 
 
 ORT_DEFAULTS = Setting("ort-defaults", "onnxruntime, defaults", Tool.ONNXRUNTIME)
@@ -47,7 +50,11 @@ ONNXQ_INT8_COMPUTE = Setting(
 )
 ONNXQ_FP16 = Setting("onnxq-fp16", "onnxq fp16", Tool.ONNXQ, weights="fp16")
 
+ORT_STATIC = Setting(
+    "ort-static", "onnxruntime static, u8/s8 per channel", Tool.ONNXRUNTIME, static=True
+)
+ONNXQ_STATIC = Setting("onnxq-static", "onnxq static", Tool.ONNXQ, static=True)
+
 INCUMBENTS = (ORT_DEFAULTS, ORT_PER_CHANNEL)
-SETTINGS = {
-    setting.name: setting for setting in (*INCUMBENTS, ONNXQ_INT8, ONNXQ_INT8_COMPUTE, ONNXQ_FP16)
-}
+DYNAMIC = (*INCUMBENTS, ONNXQ_INT8, ONNXQ_INT8_COMPUTE, ONNXQ_FP16)
+SETTINGS = {setting.name: setting for setting in (*DYNAMIC, ORT_STATIC, ONNXQ_STATIC)}

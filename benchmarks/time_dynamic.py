@@ -157,7 +157,7 @@ STEP_LABELS = {
     "open_float_model": "load, simplify",
     "plan_with_opset": "plan",
     "apply_plan": "apply",
-    "write_model": "compute weights, write",
+    "write_smaller": "compute weights, write",
     VERIFICATION: "try the result",
 }
 

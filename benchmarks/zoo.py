@@ -90,11 +90,14 @@ def measure_model(
     return results
 
 
-def quantize(name: str, model: Path, setting: Setting, folder: Path) -> Result:
-    """Quantize once, in a process of its own."""
+def quantize(
+    name: str, model: Path, setting: Setting, folder: Path, samples: Path | None = None
+) -> Result:
+    """Quantize once, in a process of its own; with ``samples`` where the setting calibrates."""
     output = folder / setting.name / "model.onnx"
     output.parent.mkdir()
-    process = run_script("quantize_once.py", setting.name, str(model), str(output))
+    arguments = [setting.name, str(model), str(output), *([str(samples)] if samples else [])]
+    process = run_script("quantize_once.py", *arguments)
     told = process.read_json()
     result = Result(name, setting, cpu_s=process.cpu_s, peak_bytes=process.peak_bytes)
     if "error" in told:

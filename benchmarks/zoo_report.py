@@ -132,10 +132,10 @@ def _row(result: Result, block: Sequence[Result]) -> list[str]:
     return [
         result.model,
         result.label,
-        "" if is_float else _format_sqnr(main),
+        "" if is_float else format_sqnr(main),
         "" if is_float else _format(main.get("cosine"), ".6f"),
         "" if is_float else _format(main.get("agreement"), ".4f"),
-        _format_task(result.task),
+        format_task(result.task),
         f"{result.size_bytes / 1e6:.2f}",
         "" if is_float else f"{_ratio(result, block[0]):.2f}",
         _format(score.get("speedup"), ".2f"),
@@ -160,11 +160,12 @@ def _judge(result: Result, block: Sequence[Result]) -> list[str]:
     if setting.weights == "fp16":
         return [_yes(result.sqnr_db > LOWEST_FP16_SQNR_DB), "", size, speed]
     sqnr = "-" if best is None else _yes(result.sqnr_db >= best.sqnr_db)
-    task = "-" if best is None or not best.task else _yes(_is_task_as_good(result, best))
+    task = "-" if best is None or not best.task else _yes(is_task_as_good(result, best))
     return [sqnr, task, size, speed]
 
 
-def _is_task_as_good(result: Result, best: Result) -> bool:
+def is_task_as_good(result: Result, best: Result) -> bool:
+    """Whether every metric of the task is at least as good."""
     return all(
         value <= best.task[name] if name in LOWER_IS_BETTER else value >= best.task[name]
         for name, value in result.task.items()
@@ -177,7 +178,7 @@ def _output_rows(result: Result) -> Iterable[list[str]]:
             result.model,
             result.label,
             name,
-            _format_sqnr(found),
+            format_sqnr(found),
             _format(found["cosine"], ".6f"),
             _format(found["agreement"], ".4f"),
         ]
@@ -201,13 +202,15 @@ def _sqnr_db(found: dict[str, Any]) -> float:
     return -math.inf if found["sqnr_db"] is None else float(found["sqnr_db"])
 
 
-def _format_sqnr(found: dict[str, Any]) -> str:
+def format_sqnr(found: dict[str, Any]) -> str:
+    """SQNR of an output, for people."""
     if not found:
         return "-"
     return "identical" if found["identical"] else f"{_sqnr_db(found):.2f}"
 
 
-def _format_task(task: dict[str, float]) -> str:
+def format_task(task: dict[str, float]) -> str:
+    """Metrics of a task, for people."""
     return ", ".join(f"{name} {value:.4f}" for name, value in task.items())
 
 

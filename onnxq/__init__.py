@@ -120,6 +120,7 @@ def quantize_static(
     per_channel: bool = True,
     reduce_range: bool = False,
     dynamic_matmul: bool | None = None,
+    format: str = "qdq",
     storage: bool = True,
     target: str = "ort-cpu",
     include: Sequence[str] = (),
@@ -154,6 +155,7 @@ def quantize_static(
         reduce_range: 7-bit weights, for x86 processors without VNNI.
         dynamic_matmul: quantize activations of matrix products between float tensors at run time;
             None for the target's default.
+        format: qdq (pairs that the runtime fuses) or qoperator (operators on integers).
         storage: also store small what no integer kernel reads.
         target: name of a target.
         include: globs on node names to quantize; empty for all.
@@ -171,10 +173,15 @@ def quantize_static(
     """
     from onnxq.pipelines import RangeFiles, RangeOptions, run_static
     from onnxq.plan import StaticOptions, parse_activation_type, parse_weight_type
+    from onnxq.plan.options import parse_calibrated_format
     from onnxq.samples import SampleOptions, open_samples
     from onnxq.schemes import ActivationScheme
     from onnxq.targets import find_target
 
+    opened = None
+    if calib is not None or reader is not None:
+        sample_options = SampleOptions(limit=samples, seed=seed, skip_bad=skip_bad, images=images)
+        opened = open_samples(_path(calib), reader=reader, options=sample_options)
     return run_static(
         Path(model),
         _path(output),
@@ -188,16 +195,13 @@ def quantize_static(
             symmetric_weights=symmetric,
             reduce_range=reduce_range,
             dynamic_matmul=dynamic_matmul,
+            format=parse_calibrated_format(format),
             storage=storage,
             include=tuple(include),
             exclude=tuple(exclude),
             op_types=tuple(op_types),
         ),
-        samples=open_samples(
-            _path(calib),
-            reader=reader,
-            options=SampleOptions(limit=samples, seed=seed, skip_bad=skip_bad, images=images),
-        ),
+        samples=opened,
         range_options=RangeOptions(method=method, percentile=percentile),
         range_files=RangeFiles(load=_path(ranges), save=_path(save_ranges)),
         force=force,

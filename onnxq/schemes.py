@@ -113,6 +113,15 @@ class Scheme:
         )
 
 
+class CalibratedFormat(enum.Enum):
+    """How calibrated integers are written down."""
+
+    PAIRS = "qdq"
+    """QuantizeLinear and DequantizeLinear around float nodes: for runtimes that fuse them."""
+    OPERATORS = "qoperator"
+    """Operators that compute on integers by themselves: for runtimes that optimise less."""
+
+
 class ActivationType(enum.Enum):
     """The types a calibrated activation can have."""
 

@@ -33,6 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "apply": {"schemes", "numerics", "graph", "rules", "targets", "plan", "simplify"},
     "calibration": {"errors", "graph", "numerics", "plan", "ranges", "runtime", "samples"},
     "verification": {"errors", "numerics", "graph", "runtime", "samples"},
+    "comparison": {"errors", "graph", "numerics", "runtime", "samples", "verification"},
     "pipelines": {
         *("errors", "schemes", "numerics", "graph", "runtime", "targets", "rules", "plan"),
         *("simplify", "samples", "ranges", "calibration", "apply", "verification"),
@@ -58,6 +59,7 @@ LIBRARIES: dict[str, set[str]] = {
     "calibration": {"numpy", "onnx_ir"},
     "runtime": {"numpy", "ml_dtypes", "onnx", "onnx_ir", "onnxruntime"},
     "verification": {"numpy", "onnx_ir"},
+    "comparison": {"numpy", "onnx_ir"},
     "pipelines": {"onnx_ir"},
     "report": {"onnx_ir", "rich"},
     "cli": {"click", "rich", "tqdm"},

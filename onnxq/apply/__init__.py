@@ -13,6 +13,7 @@ from onnxq.apply.encodings import Encodings
 from onnxq.apply.integer_matmul import rewrite_integer_matmul
 from onnxq.apply.lookup import rewrite_lookup
 from onnxq.apply.lstm import rewrite_lstm
+from onnxq.apply.operators import write_operators
 from onnxq.apply.rewriter import Job, Rewriter
 from onnxq.apply.storage import store_weight
 from onnxq.graph.scopes import iterate_scopes
@@ -33,7 +34,12 @@ FORM_REWRITES: Mapping[Form, Callable[[Rewriter, list[Job]], None]] = {
 
 
 def apply_plan(
-    model: ir.Model, plan: Plan, target: Target, encodings: Encodings | None = None
+    model: ir.Model,
+    plan: Plan,
+    target: Target,
+    encodings: Encodings | None = None,
+    *,
+    operators: bool = False,
 ) -> None:
     """Edit ``model`` in place.
 
@@ -42,6 +48,7 @@ def apply_plan(
         plan: made for it.
         target: that it was made for.
         encodings: numbers of calibrated activations, asked for when the model is written.
+        operators: write calibrated nodes as operators on integers, not between pairs.
 
     Pre: the plan was made from this very model, and its opset has every operator it needs.
     Post: no node reads a tensor that the plan stores otherwise; names of inputs and outputs, and
@@ -50,6 +57,8 @@ def apply_plan(
     rewriter = Rewriter(model, target)
     if plan.calibration is not None:
         write_pairs(rewriter, plan, encodings or Encodings())
+        if operators:
+            write_operators(rewriter, plan)
     jobs: dict[ir.Node, list[Job]] = {}
     for tensor in plan.changes:
         for use in tensor.uses:

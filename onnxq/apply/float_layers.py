@@ -11,7 +11,10 @@ from onnxq.apply.rewriter import Rewriter
 from onnxq.graph.constants import constant_tensor, dimensions
 
 _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-_PASSED = frozenset({"Relu", "Clip", "Add"})
+_PASSED = frozenset(
+    {"Relu", "Clip", "Add", "Sub", "Mul", "Div", "BatchNormalization", "Identity", "Dropout"}
+)
+"""What the runtime folds into a layer, or looks through, before it quantizes weights."""
 
 
 def find_layers_at_risk(dequantized: ir.Value) -> Iterator[ir.Node]:

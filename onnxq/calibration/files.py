@@ -27,6 +27,7 @@ class SavedRanges:
         method: that chose the ranges.
         extremes: smallest and largest value of each tensor.
         ranges: of each tensor.
+        unreached: tensors that no sample reached.
     """
 
     model: str
@@ -34,6 +35,7 @@ class SavedRanges:
     method: str
     extremes: Mapping[str, Range]
     ranges: Mapping[str, Range]
+    unreached: tuple[str, ...] = ()
 
 
 def fingerprint_model(files: tuple[Path, ...]) -> str:
@@ -73,6 +75,7 @@ def save_ranges(saved: SavedRanges, path: Path) -> None:
             }
             for name, (low, high) in saved.ranges.items()
         },
+        "unreached": list(saved.unreached),
     }
     temporary = path.with_name(f".{path.name}.partial")
     try:
@@ -115,6 +118,7 @@ def _parse(content: dict[str, Any]) -> SavedRanges:
             name: _parse_range(one["minimum"], one["maximum"]) for name, one in tensors.items()
         },
         ranges={name: _parse_range(one["low"], one["high"]) for name, one in tensors.items()},
+        unreached=tuple(map(str, content["unreached"])),
     )
 
 

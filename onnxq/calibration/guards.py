@@ -16,7 +16,7 @@ WIDEST_RATIO = 64.0
 def find_overloaded_nodes(
     calibration: CalibrationPlan, ranges: Mapping[ir.Value, Range]
 ) -> dict[ir.Node, str]:
-    """Nodes that have to stay float because of the ranges of what they read.
+    """Nodes that have to stay float because of the ranges of what they read or give.
 
     A Concat of tensors whose ranges differ much has one scale for all, in which the smaller one is
     lost; then whatever reads it stays float, too. An Add in integers would lose the smaller summand
@@ -24,13 +24,14 @@ def find_overloaded_nodes(
 
     Args:
         calibration: the plan.
-        ranges: smallest and largest value of each activation in it.
+        ranges: smallest and largest value of each activation in it; none for one that no sample
+            reached.
     """
     roots = {member: one.value for one in calibration.activations for member in one.members}
     overloaded: dict[ir.Value, str] = {}
-    refused: dict[ir.Node, str] = {}
+    refused = _find_unreached_nodes(calibration, roots, ranges)
     for node in calibration.nodes:
-        if node.operator not in ("Add", "Concat"):
+        if node.operator not in ("Add", "Concat") or node.one.node in refused:
             continue
         reason = _compare_parts({value: ranges[roots[value]] for value in node.one.inputs})
         if reason is None:
@@ -44,6 +45,20 @@ def find_overloaded_nodes(
             if roots[value] in bad_roots:
                 refused.setdefault(node.one.node, bad_roots[roots[value]])
     return refused
+
+
+def _find_unreached_nodes(
+    calibration: CalibrationPlan,
+    roots: Mapping[ir.Value, ir.Value],
+    ranges: Mapping[ir.Value, Range],
+) -> dict[ir.Node, str]:
+    """Nodes in branches that no sample takes: nothing is known of their activations."""
+    found = {}
+    for node in calibration.nodes:
+        outputs = node.one.outputs if node.quantizes_output else ()
+        if any(roots[value] not in ranges for value in (*node.one.inputs, *outputs)):
+            found[node.one.node] = "no sample reaches it"
+    return found
 
 
 def _compare_parts(parts: Mapping[ir.Value, Range]) -> str | None:

@@ -58,7 +58,8 @@ def add_probes(
     Args:
         model: is left as it is; the copy shares its tensors.
         activations: in the main graph, or in the bodies of If nodes.
-        sampled: whether elements are wanted, too, or only the extremes.
+        sampled: whether elements are wanted of every activation, or only of those whose extremes
+            may be those of a mask.
     """
     copy = model.clone()
     prober = _Prober(copy, sampled=sampled)
@@ -85,8 +86,8 @@ class _Prober:
         graph = self._graph_of(value)
         minimum = maximum = sample = ""
         if activation.bounds is not None and activation.bounds[0] == 0.0 and not self._sampled:
-            # Everything is at least 0. This operator reads the runtime's own layout of images,
-            # which costs a third of what the general ones do.
+            # Everything is at least 0. This operator reads the runtime's own layout of images; the
+            # general ones would have every activation written once more in the common layout.
             pooled = value
             if _has_channels(value):
                 pooled = self._append(graph, "GlobalMaxPool", (value,))
@@ -94,7 +95,8 @@ class _Prober:
         else:
             minimum = self._lift(graph, self._reduce(graph, "ReduceMin", value), "minimum")
             maximum = self._lift(graph, self._reduce(graph, "ReduceMax", value), "maximum")
-        if self._sampled:
+        if self._sampled or minimum:
+            # Extremes alone do not show an attention mask, which is no part of the range.
             sample = self._lift(graph, self._pick(graph, value), "sample")
         return Probe(activation, minimum, maximum, sample)
 

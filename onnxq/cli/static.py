@@ -12,7 +12,7 @@ import click
 from onnxq.cli import options
 from onnxq.cli.options import combine
 from onnxq.cli.signals import hold_signals
-from onnxq.schemes import ActivationType
+from onnxq.schemes import ActivationType, CalibratedFormat
 
 WEIGHT_TYPES = ("int8", "uint8", "int4", "int16")
 IMAGE_OPTIONS = ("size", "mean", "std", "scale", "layout", "channels")
@@ -136,6 +136,14 @@ TYPES = combine(
         default=None,
         help="Quantize activations of matrix products between float tensors at run time.  "
         "[default: by target]",
+    ),
+    click.option(
+        "--format",
+        type=click.Choice([one.value for one in CalibratedFormat]),
+        default="qdq",
+        show_default=True,
+        help="Pairs that the runtime fuses, or operators on integers, for runtimes that optimise "
+        "less; then weights of float layers stay float, too.",
     ),
     click.option(
         "--storage/--no-storage",

@@ -91,7 +91,7 @@ def quantize(
     >>> quantize(np.float32([0.25, 0.75, -9]), p, quantized_min=-8, quantized_max=7).tolist()
     [0, 2, -8]
     """
-    steps = np.rint(real / parameters.scale)
+    steps = np.asarray(np.rint(real / parameters.scale))
     steps += parameters.zero_point
     return np.clip(steps, quantized_min, quantized_max, out=steps).astype(np.int32)
 
@@ -126,19 +126,34 @@ def fit_inside(
     >>> bool(q.scale * np.float32(255) <= 6.0), round(float(q.scale), 5)
     (True, 0.02353)
     """
-    scale = np.asarray(parameters.scale, np.float32)
-    zero_point = np.asarray(parameters.zero_point, np.int32)
-    if low >= 0.0:
-        zero_point = np.full(zero_point.shape, quantized_min, np.int32)
-    if high <= 0.0:
-        zero_point = np.full(zero_point.shape, quantized_max, np.int32)
-    for limit, steps in ((low, zero_point - quantized_min), (high, quantized_max - zero_point)):
-        if not np.isfinite(limit):
-            continue
-        most = np.float32(abs(limit))
-        count = np.maximum(steps, 1).astype(np.float32)
-        largest = (most / count).astype(np.float32)
-        # The product may round up past the limit.
-        largest = np.where(largest * count > most, np.nextafter(largest, np.float32(0)), largest)
-        scale = np.where((steps > 0) & (most > 0), np.minimum(scale, largest), scale)
-    return Parameters(scale.astype(np.float32), zero_point)
+    best = parameters
+    found = np.full(np.shape(parameters.scale), -1.0, np.float32)
+    # A limit just beyond a zero point that was rounded up would cost most of the range: try the
+    # neighbours, too, and take one that leaves a scale larger by half.
+    for step in (0, -1, 1):
+        zero_point = np.asarray(parameters.zero_point + np.int32(step), np.int32)
+        zero_point = np.clip(zero_point, quantized_min, quantized_max)
+        if low >= 0.0:
+            zero_point = np.full(zero_point.shape, quantized_min, np.int32)
+        if high <= 0.0:
+            zero_point = np.full(zero_point.shape, quantized_max, np.int32)
+        scale = np.asarray(parameters.scale, np.float32)
+        scale = _shrink(scale, zero_point - quantized_min, low)
+        scale = _shrink(scale, quantized_max - zero_point, high)
+        better = scale > found * np.float32(1.5 if step else 1.0)
+        found = np.where(better, scale, found).astype(np.float32)
+        best = Parameters(found, np.where(better, zero_point, best.zero_point).astype(np.int32))
+    return best
+
+
+def _shrink(scale: Array, steps: Array, limit: float) -> Array:
+    """The largest scale, not above the given one, with which so many steps stay within a limit."""
+    if not np.isfinite(limit):
+        return scale
+    most = np.float32(abs(limit))
+    count = np.maximum(steps, 1).astype(np.float32)
+    largest = (most / count).astype(np.float32)
+    # The product may round up past the limit.
+    largest = np.where(largest * count > most, np.nextafter(largest, np.float32(0)), largest)
+    result: Array = np.where((steps > 0) & (most > 0), np.minimum(scale, largest), scale)
+    return np.maximum(result, np.finfo(np.float32).tiny).astype(np.float32)

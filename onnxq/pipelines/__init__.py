@@ -1,6 +1,6 @@
 """Each mode as a list of steps, to be read like a table of contents."""
 
-from onnxq.pipelines.calibrate import Progress, RangeFiles, RangeOptions, describe_methods
+from onnxq.pipelines.calibrate import Progress, RangeFiles, RangeOptions
 from onnxq.pipelines.common import (
     CalibrationReport,
     Planner,
@@ -21,7 +21,6 @@ __all__ = [
     "RangeFiles",
     "RangeOptions",
     "default_output",
-    "describe_methods",
     "open_float_model",
     "plan_with_opset",
     "prepare_model",

@@ -22,7 +22,7 @@ from onnxq.calibration import (
 )
 from onnxq.errors import DataError, ExecutionError, VerificationError
 from onnxq.plan import CalibrationPlan, Plan
-from onnxq.ranges import DEFAULT_PERCENTILE, METHODS, Observation, find_method
+from onnxq.ranges import DEFAULT_PERCENTILE, Observation, check_percentile, find_method
 from onnxq.runtime.session import Session
 from onnxq.samples import Part
 from onnxq.verification import Evaluation
@@ -32,7 +32,7 @@ AUTO = "auto"
 AUTO_METHODS = ("minmax", "percentile", "mse")
 """Entropy is not among them: it is the worst on most real models (docs/static.md)."""
 
-BETTER_BY_DB = 0.5
+BETTER_BY_DB = 0.25
 """Of two methods that are this close on a few samples held back, either may be the better one; then
 the earlier of ``AUTO_METHODS`` stays."""
 
@@ -59,6 +59,7 @@ class RangeOptions:
     percentile: float = DEFAULT_PERCENTILE
 
     def __post_init__(self) -> None:
+        check_percentile(self.percentile)
         if self.method != AUTO:
             find_method(self.method, percentile=self.percentile)
 
@@ -85,12 +86,14 @@ class Calibration:
         extremes: smallest and largest value of each activation.
         candidates: ranges of each activation, by the method that chose them.
         samples: how many were run; 0 where the ranges come from a file.
+        unreached: names of tensors that no sample reached.
     """
 
     plan: Plan
     extremes: Ranges
     candidates: Mapping[str, Ranges]
     samples: int
+    unreached: tuple[str, ...] = ()
 
 
 def calibrate_on_samples(
@@ -124,7 +127,7 @@ def calibrate_on_samples(
         )
         for method in options.methods
     }
-    return Calibration(plan, extremes, candidates, observer.samples)
+    return Calibration(plan, extremes, candidates, observer.samples, observer.unreached)
 
 
 def calibrate_from_file(path: Path, model_fingerprint: str, make_plan: MakePlan) -> Calibration:
@@ -143,14 +146,15 @@ def calibrate_from_file(path: Path, model_fingerprint: str, make_plan: MakePlan)
         raise DataError(f"{path}: was saved for another model; calibrate again")
 
     def find(known: Mapping[str, Range], decisions: CalibrationPlan) -> Ranges:
-        missing = [one.name for one in decisions.activations if one.name not in known]
-        if missing:
-            raise DataError(f"{path}: has no range of tensor '{missing[0]}'; calibrate again")
-        return {one.value: known[one.name] for one in decisions.activations}
+        found = {one.value: known[one.name] for one in decisions.activations if one.name in known}
+        for one in decisions.activations:
+            if one.value not in found and one.name not in saved.unreached:
+                raise DataError(f"{path}: has no range of tensor '{one.name}'; calibrate again")
+        return found
 
     plan, extremes = _settle(make_plan, partial(find, saved.extremes))
     ranges = find(saved.ranges, _decisions(plan))
-    return Calibration(plan, extremes, {saved.method: ranges}, 0)
+    return Calibration(plan, extremes, {saved.method: ranges}, 0, saved.unreached)
 
 
 class _Observer:
@@ -166,6 +170,7 @@ class _Observer:
         self._progress = progress
         self.observations: dict[ir.Value, Observation] = {}
         self.samples = 0
+        self.unreached: tuple[str, ...] = ()
 
     def find_extremes(self, decisions: CalibrationPlan) -> Ranges:
         missing = [one for one in decisions.activations if one.value not in self.observations]
@@ -177,7 +182,17 @@ class _Observer:
             found = observe(session, probed.probes, tracked)
             self.observations.update(found.by_value)
             self.samples = found.samples
-        return choose_ranges(decisions.activations, self.observations, "minmax")
+        empty = {value for value, one in self.observations.items() if one.is_empty}
+        self.unreached = tuple(
+            dict.fromkeys(
+                (
+                    *self.unreached,
+                    *(one.name for one in decisions.activations if one.value in empty),
+                )
+            )
+        )
+        reached = [one for one in decisions.activations if one.value not in empty]
+        return choose_ranges(reached, self.observations, "minmax")
 
 
 def _settle(
@@ -240,12 +255,6 @@ def choose_method(
             best = method
     finite = {method: _finite(sqnr_db) for method, sqnr_db in found.items()}
     return best, tuple(finite.items())
-
-
-def describe_methods() -> str:
-    """One line for the help text."""
-    each = "; ".join(f"{name}: {method.description}" for name, method in METHODS.items())
-    return f"{AUTO}: the best of {', '.join(AUTO_METHODS)} on samples held back; {each}."
 
 
 def _value(sqnr_db: float | None) -> float:

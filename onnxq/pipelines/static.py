@@ -11,10 +11,10 @@ import onnx_ir as ir
 
 from onnxq.apply import Encodings, apply_plan
 from onnxq.calibration import SavedRanges, fingerprint_model, resolve_ranges, save_ranges
-from onnxq.errors import NothingToQuantizeError
+from onnxq.errors import NothingToQuantizeError, UsageError
 from onnxq.graph.check import explain_damage
 from onnxq.graph.files import ModelFile
-from onnxq.graph.output import Output, publish, stage_output, write_model
+from onnxq.graph.output import Output, check_output, publish, stage_output, write_model
 from onnxq.numerics.affine import Parameters
 from onnxq.pipelines.calibrate import (
     Calibration,
@@ -36,6 +36,7 @@ from onnxq.pipelines.common import (
     write_smaller,
 )
 from onnxq.plan import CalibrationPlan, Plan, Selection, StaticOptions, plan_static
+from onnxq.runtime.signatures import read_signatures
 from onnxq.samples import Part, Samples, calibration_part, verification_part
 from onnxq.targets import Target
 from onnxq.verification import find_hints, verify
@@ -51,7 +52,7 @@ def run_static(
     *,
     target: Target,
     options: StaticOptions,
-    samples: Samples,
+    samples: Samples | None,
     range_options: RangeOptions | None = None,
     range_files: RangeFiles | None = None,
     force: bool = False,
@@ -69,6 +70,9 @@ def run_static(
         source, output, kind=KIND, in_place=in_place, force=force or dry_run
     )
     options.check_target(target)
+    files = range_files or RangeFiles()
+    if not dry_run:
+        _check_files(source, files, has_samples=samples is not None, force=force)
     with explain_damage(source):
         file, selection = open_float_model(
             source, options.uncalibrated, keep_metadata=keep_metadata
@@ -97,11 +101,18 @@ def run_static(
             selection=selection,
             samples=samples,
             range_options=range_options or RangeOptions(),
-            range_files=range_files or RangeFiles(),
+            range_files=files,
             progress=progress or (lambda _label: pass_through),
         )
         with stage_output(destination) as staged:
             return job.run(result, staged, force=force, in_place=in_place)
+
+
+def _check_files(source: Path, files: RangeFiles, *, has_samples: bool, force: bool) -> None:
+    if not has_samples and files.load is None:
+        raise UsageError("calibration needs samples: give --calib DIR or --reader MODULE:FUNCTION")
+    if files.save is not None:
+        check_output(source, files.save, force=force)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +123,7 @@ class _Job:
     target: Target
     options: StaticOptions
     selection: Selection
-    samples: Samples
+    samples: Samples | None
     range_options: RangeOptions
     range_files: RangeFiles
     progress: Progress
@@ -126,7 +137,13 @@ class _Job:
         evaluation = self._hold_back()
         encodings = Encodings()
         encodings.fill(self._resolve(calibration, next(iter(calibration.candidates))))
-        apply_plan(self.file.model, calibration.plan, self.target, encodings)
+        apply_plan(
+            self.file.model,
+            calibration.plan,
+            self.target,
+            encodings,
+            operators=self.options.writes_operators,
+        )
         method, tried = self._choose(calibration, encodings, evaluation, staged)
         encodings.fill(self._resolve(calibration, method))
         size_bytes = write_smaller(self.file, staged, force=force, in_place=in_place)
@@ -146,7 +163,7 @@ class _Job:
             plan=calibration.plan,
             size_bytes=size_bytes,
             verification=verification,
-            calibration=self._report(calibration, method, tried, verification.samples),
+            calibration=self._report(calibration, method, tried, evaluation, verification.samples),
         )
 
     def _make_plan(self, refused: Mapping[ir.Node, str]) -> Plan:
@@ -157,13 +174,16 @@ class _Job:
         if self.range_files.load is not None:
             fingerprint = self._fingerprint()
             return calibrate_from_file(self.range_files.load, fingerprint, self._make_plan)
+        samples = self.samples
+        if samples is None:
+            raise UsageError("calibration needs samples")
         folder = staged.staged_path.parent / "calibration"
         folder.mkdir()
         try:
             return calibrate_on_samples(
                 self.file.model,
                 self._make_plan,
-                calibration_part(self.samples),
+                calibration_part(samples),
                 self.range_options,
                 folder=folder,
                 progress=self.progress,
@@ -171,19 +191,24 @@ class _Job:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _hold_back(self) -> Part:
-        total = self.samples.count
-        return verification_part(self.samples, self.samples.seen if total is None else total)
+    def _hold_back(self) -> Part | None:
+        if self.samples is None:
+            return None
+        return verification_part(self.samples, read_signatures(self.file.model))
 
     def _resolve(self, calibration: Calibration, method: str) -> dict[ir.Value, Parameters]:
         decisions = calibration.plan.calibration or CalibrationPlan()
         return resolve_ranges(decisions.activations, calibration.candidates[method])
 
     def _choose(
-        self, calibration: Calibration, encodings: Encodings, evaluation: Part, staged: Output
+        self,
+        calibration: Calibration,
+        encodings: Encodings,
+        evaluation: Part | None,
+        staged: Output,
     ) -> tuple[str, Tried]:
         methods = tuple(calibration.candidates)
-        if len(methods) == 1 or not calibration.extremes:
+        if len(methods) == 1 or not calibration.extremes or evaluation is None:
             return methods[0], ()
         folder = staged.staged_path.parent / "trials"
 
@@ -206,10 +231,11 @@ class _Job:
         chosen = calibration.candidates[method]
         saved = SavedRanges(
             model=self._fingerprint(),
-            data=self.samples.fingerprint(),
+            data="" if self.samples is None else self.samples.fingerprint(),
             method=method,
             extremes={one.name: calibration.extremes[one.value] for one in decisions.activations},
             ranges={one.name: chosen[one.value] for one in decisions.activations},
+            unreached=calibration.unreached,
         )
         save_ranges(saved, self.range_files.save)
 
@@ -220,16 +246,21 @@ class _Job:
         )
 
     def _report(
-        self, calibration: Calibration, method: str, tried: Tried, held_back: int
+        self,
+        calibration: Calibration,
+        method: str,
+        tried: Tried,
+        evaluation: Part | None,
+        compared: int,
     ) -> CalibrationReport:
         decisions = calibration.plan.calibration or CalibrationPlan()
-        chosen = calibration.candidates[method]
+        chosen, samples = calibration.candidates[method], self.samples
         return CalibrationReport(
-            data=str(self.range_files.load or self.samples.label),
+            data=str(self.range_files.load or ("" if samples is None else samples.label)),
             samples=calibration.samples,
-            held_back=held_back,
-            skipped=self.samples.skipped,
-            notes=self.samples.notes,
+            held_back=compared if evaluation is not None and evaluation.is_held_back else 0,
+            skipped=() if samples is None else samples.skipped,
+            notes=() if samples is None else samples.notes,
             method=method,
             candidates=tried,
             ranges=tuple((one.name, *chosen[one.value]) for one in decisions.activations),

@@ -98,12 +98,23 @@ def _align(reading: _Reading, primary: _Reading, context: Context) -> _Reading:
     return reading
 
 
+def _reason_not_to_store(
+    readings: list[_Reading], primary: _Reading, context: Context
+) -> str | None:
+    options = context.options
+    if not primary.form.is_integer and not options.storage:
+        return "--no-storage"
+    if not options.folds_constants and any(one.form is Form.STORAGE for one in readings):
+        return "would be dequantized at every run"
+    return None
+
+
 def _plan_channels(
     constant: Constant, context: Context, readings: list[_Reading], primary: _Reading
 ) -> TensorPlan:
     options = context.options
-    if not primary.form.is_integer and not options.storage:
-        return context.leave(constant, _explain(primary, "--no-storage"))
+    if unwanted := _reason_not_to_store(readings, primary, context):
+        return context.leave(constant, _explain(primary, unwanted))
     four_bit = options.weights.bits == 4
     scheme = Scheme(
         type=WeightType.INT8 if four_bit else options.weights,
@@ -147,6 +158,13 @@ def _plan_calibrated(
     constant: Constant, context: Context, readings: list[_Reading], primary: _Reading
 ) -> TensorPlan:
     scheme = replace(context.calibrated_weights, axes=_scale_axes(primary, context))
+    if scheme.type.bits != 8:
+        # The other integer kernels, and lookups, take 8 bits.
+        reason = f"shares its weight with {context.label(primary.use.node)}, in {scheme.type.value}"
+        readings = [
+            one if one.form is Form.CALIBRATED else replace(one, form=Form.STORAGE, reason=reason)
+            for one in readings
+        ]
     statistics = context.measure(constant, scheme.axes)
     if not statistics.is_finite:
         return context.leave(constant, "holds NaN or infinity")
@@ -198,7 +216,7 @@ def _without_blocks(reading: _Reading) -> Form:
 
 
 def _plan_operand(constant: Constant, context: Context) -> TensorPlan:
-    if not context.options.storage:
+    if not context.options.storage or not context.options.folds_constants:
         return context.leave(constant, "no weight of a layer; --no-storage")
     if constant.tensor.size < SMALLEST_OPERAND_ELEMENTS:
         return context.leave(constant, "no weight of a layer (bias, table or factor)")

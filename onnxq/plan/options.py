@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from onnxq.errors import UsageError
-from onnxq.schemes import ActivationScheme, ActivationType, Scheme, WeightType
+from onnxq.schemes import (
+    ActivationScheme,
+    ActivationType,
+    CalibratedFormat,
+    Scheme,
+    WeightType,
+)
 from onnxq.targets import Target
 
 
@@ -41,6 +47,22 @@ def parse_activation_type(name: str) -> ActivationType:
         raise UsageError(f"no activation type is called '{name}'; known types: {known}") from None
 
 
+def parse_calibrated_format(name: str) -> CalibratedFormat:
+    """The format called ``name``.
+
+    Raises:
+        UsageError: there is none.
+
+    >>> parse_calibrated_format("qdq")
+    <CalibratedFormat.PAIRS: 'qdq'>
+    """
+    try:
+        return CalibratedFormat(name)
+    except ValueError:
+        known = ", ".join(one.value for one in CalibratedFormat)
+        raise UsageError(f"no format is called '{name}'; known formats: {known}") from None
+
+
 @dataclass(frozen=True, kw_only=True)
 class DynamicOptions:
     """Options of ``onnxq dynamic`` that change the result.
@@ -52,6 +74,8 @@ class DynamicOptions:
         symmetric: None for the default of the type (asymmetric for the unsigned ones).
         reduce_range: 7-bit weights.
         storage: also store weights small that no integer kernel reads.
+        folds_constants: whether the runtime widens such weights at load; where it would do so at
+            every run, they stay float.
         include: globs on node names; empty for all nodes.
         exclude: globs on node names to leave alone.
         op_types: operator types to quantize; empty for all.
@@ -66,6 +90,7 @@ class DynamicOptions:
     symmetric: bool | None = None
     reduce_range: bool = False
     storage: bool = True
+    folds_constants: bool = True
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     op_types: tuple[str, ...] = ()
@@ -127,6 +152,7 @@ class StaticOptions:
         reduce_range: 7-bit weights.
         dynamic_matmul: leave matrix products between float tensors to the dynamic form; None for
             the target's default.
+        format: how calibrated integers are written down.
         storage: also store weights small that no integer kernel reads.
         include: globs on node names; empty for all nodes.
         exclude: globs on node names to leave alone.
@@ -142,6 +168,7 @@ class StaticOptions:
     symmetric_weights: bool | None = None
     reduce_range: bool = False
     dynamic_matmul: bool | None = None
+    format: CalibratedFormat = CalibratedFormat.PAIRS
     storage: bool = True
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -157,6 +184,13 @@ class StaticOptions:
             raise UsageError(
                 "--reduce-range is for 8-bit weights; int4 has fewer bits: leave it out"
             )
+        if self.writes_operators:
+            self._refuse_for_operators()
+
+    @property
+    def writes_operators(self) -> bool:
+        """Whether calibrated nodes become operators that compute on integers by themselves."""
+        return self.format is CalibratedFormat.OPERATORS
 
     @property
     def weight_scheme(self) -> Scheme:
@@ -173,6 +207,7 @@ class StaticOptions:
             per_channel=self.per_channel,
             reduce_range=self.reduce_range,
             storage=self.storage,
+            folds_constants=not self.writes_operators,
             include=self.include,
             exclude=self.exclude,
             op_types=self.op_types,
@@ -194,3 +229,20 @@ class StaticOptions:
                     f"it would run slower than float; types that it has: "
                     f"{', '.join(one.value for one in known)}; or use --target onnx"
                 )
+
+    def _refuse_for_operators(self) -> None:
+        activations, weights = self.activations.type, self.weights
+        for option, bits, value in (
+            ("--activations", activations.bits, activations.value),
+            ("--weights", weights.bits, weights.value),
+        ):
+            if bits != 8:
+                raise UsageError(
+                    f"--format qoperator {option} {value}: its operators take 8 bits only; "
+                    "use --format qdq"
+                )
+        if activations is ActivationType.INT8 and weights is WeightType.UINT8:
+            raise UsageError(
+                "--format qoperator --activations int8 --weights uint8: no operator takes both; "
+                "use --weights int8, or --format qdq"
+            )

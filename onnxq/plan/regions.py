@@ -196,14 +196,16 @@ class _Search:
         region, waiting = {start: None}, [start]
         while waiting:
             one = self.inside[waiting.pop()]
-            linked = [consumer.node for consumer in self._consumers(one)]
+            linked = []
+            if _quantizes_output(one, self.inside):
+                linked += [consumer.node for consumer in self._consumers(one)]
             linked += [
                 self._producers[value].node
                 for value in one.inputs
-                if value in self._producers and _links(self._producers[value], value, one)
+                if self._reads_integers(one, value)
             ]
             for node in linked:
-                if node in self.inside and node not in region:
+                if node not in region:
                     region[node] = None
                     waiting.append(node)
         return list(region)

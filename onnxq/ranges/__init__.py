@@ -18,7 +18,7 @@ from onnxq.ranges import percentile as percentile_method
 from onnxq.ranges.grid import Grid
 from onnxq.ranges.histogram import Bins, Histogram
 from onnxq.ranges.observation import Extent, Observation
-from onnxq.ranges.percentile import DEFAULT_PERCENTILE
+from onnxq.ranges.percentile import DEFAULT_PERCENTILE, check_percentile
 
 __all__ = [
     "DEFAULT_PERCENTILE",
@@ -29,6 +29,7 @@ __all__ = [
     "Histogram",
     "Method",
     "Observation",
+    "check_percentile",
     "find_method",
 ]
 

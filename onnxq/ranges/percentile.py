@@ -12,6 +12,16 @@ from onnxq.ranges.observation import Observation
 DEFAULT_PERCENTILE = 99.99
 
 
+def check_percentile(percentile: float) -> None:
+    """Refuse what is no upper percentile.
+
+    Raises:
+        UsageError: the percentile is not in (50, 100].
+    """
+    if not 50 < percentile <= 100:
+        raise UsageError(f"a percentile of {percentile:g} is not above 50 and at most 100")
+
+
 def choose_range(
     observation: Observation,
     grid: Grid,  # noqa: ARG001
@@ -38,8 +48,7 @@ def choose_range(
     >>> choose_range(observation, grid, percentile=75)
     (0.0, 48.25)
     """
-    if not 50 < percentile <= 100:
-        raise UsageError(f"a percentile of {percentile:g} is not above 50 and at most 100")
+    check_percentile(percentile)
     extent = observation.extent(keep_outliers=False)
     if not extent.bins.counts.size:
         return extent.low, extent.high

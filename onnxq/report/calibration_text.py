@@ -58,7 +58,8 @@ def describe_calibration(report: CalibrationReport) -> list[str]:
             f"{method} {'failed' if sqnr_db is None else f'{sqnr_db:.2f} dB'}"
             for method, sqnr_db in report.candidates
         )
-        lines.append(f"ranges: {report.method} (on samples held back: {tried})")
+        where = "samples held back" if report.held_back else "the same samples"
+        lines.append(f"ranges: {report.method} (on {where}: {tried})")
     else:
         lines.append(f"ranges: {report.method}")
     return lines

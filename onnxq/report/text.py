@@ -197,7 +197,7 @@ def _operator_of(tensor: TensorPlan) -> str:
 
 def _print_verification(console: Console, verification: Verification) -> None:
     table = Table("output", box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("SQNR", "cosine", "largest error", "equal"):
+    for title in ("SQNR", "cosine", "largest error", "same argmax", "equal"):
         table.add_column(title, justify="right")
     for output in verification.outputs:
         table.add_row(
@@ -205,6 +205,7 @@ def _print_verification(console: Console, verification: Verification) -> None:
             _format_db(output.sqnr_db),
             "" if output.cosine is None else f"{output.cosine:.6f}",
             "" if output.max_abs_error is None else f"{output.max_abs_error:.3g}",
+            "" if output.agreement is None else f"{100 * output.agreement:.2f} %",
             "" if output.equal is None else f"{100 * output.equal:.2f} %",
         )
     if verification.outputs:

@@ -16,6 +16,9 @@ import onnx_ir as ir
 from onnxq.graph.attributes import float_attribute, has_reference, int_attribute, is_set
 from onnxq.graph.constants import constant_tensor, dimensions
 
+SMALLEST_BOUND = 1e-30
+"""Between narrower limits a scale would not be a normal float32 number."""
+
 
 class Behaviour(enum.Enum):
     """What an operator does with integers."""
@@ -76,7 +79,11 @@ def clip_bounds(node: ir.Node) -> tuple[float, float] | None:
         if tensor is None or tensor.size != 1:
             return None
         bounds[index] = float(tensor.numpy().reshape(-1)[0])
-    return (bounds[0], bounds[1]) if bounds[0] <= 0.0 <= bounds[1] else None
+    low, high = bounds
+    if not low <= 0.0 <= high or low == high:
+        return None
+    tiny = any(0.0 < abs(bound) < SMALLEST_BOUND for bound in bounds)
+    return None if tiny else (low, high)
 
 
 def bias_elements(node: ir.Node) -> int | None:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-import importlib.util
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
-from onnxq.errors import DataError, UsageError
+from onnxq.errors import DataError
 from onnxq.runtime.session import InputSignature
 from onnxq.samples.fitting import Arrays
 from onnxq.samples.source import Entry
+from onnxq.samples.user_code import importable, load_function, user_errors_named
 
 
 @dataclass(frozen=True)
@@ -49,17 +45,8 @@ class ReaderSource:
             UsageError: there is no such module or function.
             DataError: the module fails.
         """
-        module_name, _, function_name = name.rpartition(":")
-        if not module_name or not function_name:
-            raise UsageError(f"--reader {name}: give module:function, or path/to/file.py:function")
-        is_file = module_name.endswith(".py")
-        folder = Path(module_name).resolve().parent if is_file else Path.cwd()
-        with _importable(folder), _user_errors_named(f"--reader {name}: its import"):
-            module = _load_file(name, module_name) if is_file else _load_module(name, module_name)
-        function = getattr(module, function_name, None)
-        if not callable(function):
-            raise UsageError(f"--reader {name}: '{module_name}' has no function '{function_name}'")
-        return cls(name, function, folder, limit)
+        found = load_function("--reader", name)
+        return cls(name, found.function, found.folder, limit)
 
     @property
     def label(self) -> str:
@@ -81,12 +68,12 @@ class ReaderSource:
         Raises:
             DataError: the function fails, or gives something else.
         """
-        with _importable(self.folder), _user_errors_named(f"{self.label}: the call"):
+        with importable(self.folder), user_errors_named(f"{self.label}: the call"):
             iterator = self._call()
         index = 0
         while self.limit is None or index < self.limit:
             name = f"reader sample {index}"
-            with _importable(self.folder), _user_errors_named(f"{self.label}: sample {index}"):
+            with importable(self.folder), user_errors_named(f"{self.label}: sample {index}"):
                 given = next(iterator, _END)
             if given is _END:
                 return
@@ -110,54 +97,6 @@ class ReaderSource:
 
 
 _END = object()
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """The user's code may import what lies beside it, as if it was started there."""
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        if str(folder) in sys.path:  # the user's code may have changed it
-            sys.path.remove(str(folder))
-
-
-@contextmanager
-def _user_errors_named(what: str) -> Iterator[None]:
-    try:
-        yield
-    except (DataError, UsageError):
-        raise
-    except (Exception, SystemExit) as error:  # scripts without a guard around main() exit
-        raise DataError(f"{what} failed: {type(error).__name__}: {error}") from error
-
-
-def _load_module(name: str, module_name: str) -> ModuleType:
-    try:
-        return importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        parents = module_name.split(".")
-        tried = {".".join(parents[: end + 1]) for end in range(len(parents))}
-        if error.name not in tried:
-            raise
-        raise UsageError(
-            f"--reader {name}: no module '{error.name}' here or on Python's path; for a file give "
-            "path/to/file.py:function"
-        ) from error
-
-
-def _load_file(name: str, file_name: str) -> ModuleType:
-    path = Path(file_name).resolve()
-    if not path.is_file():
-        raise UsageError(f"--reader {name}: no file {file_name}")
-    # A name of its own, so that a file like random.py hides no other module.
-    spec = importlib.util.spec_from_file_location(f"onnxq_reader_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses in the user's code look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 def _to_arrays(where: str, given: object) -> Arrays:

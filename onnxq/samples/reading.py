@@ -41,9 +41,8 @@ class Samples:
         """
         self._source = source
         self._skip_bad = skip_bad
-        self._skipped: tuple[str, ...] = ()
+        self._skipped: dict[str, str] = {}
         self._notes: tuple[str, ...] = ()
-        self._seen = 0
 
     @property
     def label(self) -> str:
@@ -57,13 +56,14 @@ class Samples:
 
     @property
     def skipped(self) -> tuple[str, ...]:
-        """A message for each bad sample of the last read that came to its end."""
-        return self._skipped
+        """A message for each bad sample that any read has come across."""
+        return tuple(self._skipped.values())
 
-    @property
-    def seen(self) -> int:
-        """How many samples there were in the last read that came to its end, wanted or not."""
-        return self._seen
+    def count_entries(self, inputs: Sequence[InputSignature]) -> int:
+        """How many samples there are, bad ones included; runs a reader to its end."""
+        if self._source.count is not None:
+            return self._source.count
+        return sum(1 for _ in self._source.entries(inputs))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -105,11 +105,9 @@ class Samples:
         notes: tuple[str, ...],
         keep: Callable[[int], bool] | None,
     ) -> Iterator[Sample]:
-        skipped: list[str] = []
         masked: Counter[str] = Counter()
-        given = seen = 0
+        given = 0
         for index, entry in enumerate(self._source.entries(inputs)):
-            seen += 1
             if keep is not None and not keep(index):
                 continue
             try:
@@ -117,19 +115,18 @@ class Samples:
             except DataError as error:
                 if not self._skip_bad:
                     raise DataError(f"{error} (--skip-bad goes on without)") from error
-                skipped.append(str(error))
+                self._skipped[entry.where] = str(error)
                 continue
             given += 1
             yield sample
-        if not given:
-            raise DataError(self._explain_nothing(skipped))
-        self._seen = seen
-        self._skipped = tuple(skipped)
+        if not given and keep is None:
+            raise DataError(self._explain_nothing())
         self._notes = (*notes, *_describe_masked(masked))
 
-    def _explain_nothing(self, skipped: list[str]) -> str:
-        if skipped:
-            return f"{self.label}: all {len(skipped)} samples are bad; the first: {skipped[0]}"
+    def _explain_nothing(self) -> str:
+        if self.skipped:
+            count = len(self.skipped)
+            return f"{self.label}: all {count} samples are bad; the first: {self.skipped[0]}"
         return f"{self.label}: gave no samples; it must give them anew whenever it is called"
 
 

@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from onnxq.runtime.session import Feeds, InputSignature
-from onnxq.samples.choice import held_back
+from onnxq.samples.choice import HELD_BACK_EVERY, held_back
 from onnxq.samples.reading import Sample, Samples
+
+MOST_TRIED = 5 * HELD_BACK_EVERY
+"""With more samples than this some of those that are held back will be good."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,11 @@ class Part:
     samples: Samples
     keep: Callable[[int], bool] | None
     label: str
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether calibration does not see these."""
+        return self.keep is held_back
 
     @property
     def count(self) -> int | None:
@@ -47,13 +55,18 @@ def calibration_part(samples: Samples) -> Part:
     return Part(samples, lambda index: not held_back(index), samples.label)
 
 
-def verification_part(samples: Samples, total: int) -> Part:
-    """The samples that are held back; all of them where there are too few for that.
+def verification_part(samples: Samples, inputs: Sequence[InputSignature]) -> Part:
+    """The samples that are held back; all of them where no good one is among those.
 
     Args:
         samples: all.
-        total: how many there are.
+        inputs: of the model.
+
+    Raises:
+        DataError: a sample that is held back is bad.
     """
-    if any(map(held_back, range(total))):
-        return Part(samples, held_back, f"{samples.label}, samples held back from calibration")
+    part = Part(samples, held_back, f"{samples.label}, samples held back from calibration")
+    total = samples.count_entries(inputs)
+    if total > MOST_TRIED or next(part.read(inputs), None) is not None:
+        return part
     return Part(samples, None, f"{samples.label}, also used to calibrate: too few to hold any back")

@@ -169,8 +169,8 @@ def _find_weak_outputs(outputs: tuple[OutputComparison, ...]) -> Iterator[str]:
     for output in outputs:
         if output.sqnr_db is not None and output.sqnr_db < LOWEST_EXPECTED_SQNR_DB:
             yield (
-                f"WARNING: output '{output.name}' keeps only {output.sqnr_db:.1f} dB; compare on "
-                "real samples with --data, and try --weights fp16 or --exclude"
+                f"WARNING: output '{output.name}' keeps only {output.sqnr_db:.1f} dB; if the "
+                "samples are real, leave out nodes with --exclude or take another type or mode"
             )
         if output.compared == 0:
             yield f"output '{output.name}': no sample gave finite numbers to compare"

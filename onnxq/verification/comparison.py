@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnxq.errors import ExecutionError, VerificationError
+from onnxq.numerics.agreement import Agreement
 from onnxq.numerics.metrics import ErrorAccumulator
 from onnxq.runtime.session import Feeds, Session
 
@@ -25,6 +26,8 @@ class OutputComparison:
         max_abs_error: largest difference of one element; None if not of floats.
         equal: share of equal elements; None for floats.
         compared: how many elements; 0 where all were NaN or infinite in the float model.
+        agreement: share of places where both have their largest score at the same index; None if
+            the output does not look like scores.
     """
 
     name: str
@@ -33,6 +36,7 @@ class OutputComparison:
     max_abs_error: float | None
     equal: float | None
     compared: int
+    agreement: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; an infinite SQNR is ``null`` with ``identical`` true."""
@@ -48,11 +52,12 @@ class Comparison:
         self._reference = reference
         self._quantized = quantized
         self._floats: dict[str, ErrorAccumulator] = {}
+        self._agreements: dict[str, Agreement] = {}
         self._equal: dict[str, list[int]] = {}
         self.samples = 0
 
-    def add(self, feeds: Feeds, expected: Sequence[Any] | None = None) -> None:
-        """Run both models on one sample.
+    def add(self, feeds: Feeds, expected: Sequence[Any] | None = None) -> Sequence[Any]:
+        """Run both models on one sample; returns what the quantized one gives.
 
         Args:
             feeds: of the sample.
@@ -77,6 +82,7 @@ class Comparison:
             else:
                 self._add_output(name, np.asarray(a), np.asarray(b))
         self.samples += 1
+        return measured
 
     def results(self) -> tuple[OutputComparison, ...]:
         """What was found so far: outputs of floats first, then the others."""
@@ -88,6 +94,7 @@ class Comparison:
                 one.max_abs_error if one.compared else None,
                 None,
                 one.compared,
+                self._agreements[name].share,
             )
             for name, one in self._floats.items()
         ]
@@ -123,6 +130,7 @@ class Comparison:
             return
         accumulator = self._floats.setdefault(name, ErrorAccumulator())
         accumulator.add(expected, measured)
+        self._agreements.setdefault(name, Agreement()).add(expected, measured)
         if accumulator.non_finite:
             raise VerificationError(
                 f"output '{name}' of the quantized model has NaN or infinity where the float "

@@ -59,6 +59,7 @@ RESULT_SCHEMA: dict[str, Any] = {
                 "max_abs_error": (float, type(None)),
                 "equal": (float, type(None)),
                 "compared": int,
+                "agreement": (float, type(None)),
                 "identical": bool,
             }
         ],

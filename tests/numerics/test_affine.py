@@ -4,13 +4,19 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from onnxq.numerics.affine import Parameters, choose_parameters, dequantize, quantize
+from onnxq.numerics.affine import (
+    Parameters,
+    choose_parameters,
+    dequantize,
+    fit_inside,
+    quantize,
+)
 
 FLOAT32_HALF_ULP = 2.0**-24
 """Largest relative error of one rounding to float32."""
@@ -239,3 +245,72 @@ def test_the_largest_float32_stays_finite(name: str, symmetric: bool) -> None:
     quantized = quantize(real, parameters, quantized_min=low, quantized_max=high)
     with np.errstate(over="ignore"):
         assert np.all(np.isfinite(dequantize(quantized, parameters)))
+
+
+class TestFitInside:
+    @settings(deadline=None, max_examples=300)
+    @given(
+        name=ranges,
+        share=st.floats(0.0, 1.0),
+        scale=st.floats(2.0**-100, 2.0**100, width=32),
+        low=st.one_of(
+            st.sampled_from([-np.inf, 0.0, -1.0, -3.0]), st.floats(-(2.0**100), 0.0, width=32)
+        ),
+        high=st.one_of(
+            st.sampled_from([np.inf, 0.0, 1.0, 6.0]), st.floats(0.0, 2.0**100, width=32)
+        ),
+    )
+    def test_no_integer_is_outside(
+        self, name: str, share: float, scale: float, low: float, high: float
+    ) -> None:
+        assume(low < high)
+        # Smaller limits would need subnormal scales.
+        assume(low == 0.0 or low < -(2.0**-100))
+        assume(high == 0.0 or high > 2.0**-100)
+        first, last, _ = RANGES[name]
+        zero_point = first + round(share * (last - first))
+        given_ = Parameters(np.asarray(scale, np.float32), np.asarray(zero_point, np.int32))
+        found = fit_inside(given_, low, high, quantized_min=first, quantized_max=last)
+        assert found.scale <= given_.scale
+        assert found.scale > 0.0
+        assert (found.scale.dtype, found.zero_point.dtype) == (np.float32, np.int32)
+        reals = dequantize(np.arange(first, last + 1, dtype=np.int32), found)
+        assert low <= reals.min()
+        assert reals.max() <= high
+        if low < 0.0 < high:
+            assert abs(int(found.zero_point) - zero_point) <= 1
+        # The largest that fits: two floats further, some integer is outside.
+        if found.scale < given_.scale:
+            larger = np.nextafter(np.nextafter(found.scale, np.float32(np.inf)), np.float32(np.inf))
+            reals = dequantize(
+                np.arange(first, last + 1, dtype=np.int32), Parameters(larger, found.zero_point)
+            )
+            assert reals.min() < low or reals.max() > high
+
+    def test_parameters_that_fit_stay(self) -> None:
+        parameters = Parameters(np.float32([0.01, 0.02]), np.int32([0, 0]))
+        found = fit_inside(parameters, 0.0, 6.0, quantized_min=0, quantized_max=255)
+        assert found.scale.tolist() == parameters.scale.tolist()
+        assert found.zero_point.tolist() == [0, 0]
+
+    def test_each_scale_by_itself(self) -> None:
+        parameters = Parameters(np.float32([0.01, 0.5]), np.int32([3, 7]))
+        found = fit_inside(parameters, 0.0, 6.0, quantized_min=0, quantized_max=255)
+        assert found.zero_point.tolist() == [0, 0]
+        assert found.scale[0] == np.float32(0.01)
+        assert found.scale[1] == pytest.approx(6.0 / 255, rel=1e-6)
+
+    @pytest.mark.parametrize(
+        ("low", "high", "zero_point"),
+        [
+            pytest.param(0.0, np.inf, 0, id="relu"),
+            pytest.param(-np.inf, 0.0, 255, id="only_negative"),
+            pytest.param(-1.0, 1.0, 99, id="around_zero"),
+            pytest.param(-np.inf, np.inf, 99, id="no_limits"),
+        ],
+    )
+    def test_zero_point(self, low: float, high: float, zero_point: int) -> None:
+        parameters = Parameters(np.asarray(0.5, np.float32), np.asarray(99, np.int32))
+        found = fit_inside(parameters, low, high, quantized_min=0, quantized_max=255)
+        assert int(found.zero_point) == zero_point
+        assert found.scale.shape == found.zero_point.shape == ()

@@ -14,11 +14,14 @@ from typing import Any
 import pytest
 
 from onnxq.pipelines import open_float_model, plan_with_opset
-from onnxq.plan import DynamicOptions, parse_weight_type, plan_dynamic
+from onnxq.plan import DynamicOptions, StaticOptions, parse_weight_type, plan_dynamic, plan_static
 from onnxq.targets import find_target
 
 GOLDEN = Path(__file__).with_name("golden")
 UPDATE = "ONNXQ_UPDATE_GOLDEN"
+
+targets = pytest.mark.parametrize("target", ["ort-cpu", "onnx"])
+models = pytest.mark.parametrize("name", ["mlp", "cnn", "lstm", "transformer"])
 
 
 def _render_tensor(tensor: dict[str, Any]) -> list[str]:
@@ -38,6 +41,23 @@ def _render_tensor(tensor: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _render_calibration(decisions: dict[str, Any]) -> list[str]:
+    return [
+        *(
+            f"calibrated: {node['operator']} '{node['node']}' gives {node['output']}"
+            for node in decisions["nodes"]
+        ),
+        *(
+            f"activation: '{one['tensor']}' {one['type']}, {one['members']} tensors"
+            for one in decisions["activations"]
+        ),
+        *(
+            f"float: {node['operator']} '{node['node']}': {node['reason']}"
+            for node in decisions["skipped_nodes"]
+        ),
+    ]
+
+
 def _render(plan: dict[str, Any], opset: int) -> str:
     lines = [f"{plan['mode']} for {plan['target']}, opset {opset}", ""]
     for tensor in plan["tensors"]:
@@ -47,12 +67,14 @@ def _render(plan: dict[str, Any], opset: int) -> str:
         for node in plan["skipped_nodes"]
     ]
     lines.append(f"ignored: {plan['ignored_tensors']} tensors, {plan['ignored_bytes']} bytes")
+    if "calibration" in plan:
+        lines += ["", *_render_calibration(plan["calibration"])]
     return "\n".join(lines) + "\n"
 
 
-@pytest.mark.parametrize("target", ["ort-cpu", "onnx"])
+@targets
 @pytest.mark.parametrize("weights", ["int8", "int4", "fp16"])
-@pytest.mark.parametrize("name", ["mlp", "cnn", "lstm", "transformer"])
+@models
 def test_plan_is_the_one_on_record(
     sample_models: Path, name: str, weights: str, target: str
 ) -> None:
@@ -64,7 +86,24 @@ def test_plan_is_the_one_on_record(
         file, chosen, lambda one, nodes: plan_dynamic(one, chosen, options, nodes), selection
     )
     text = _render(plan.to_json(), model.opset_imports[""])
-    golden = GOLDEN / f"{name}.{weights}.{target}.txt"
+    _compare(text, GOLDEN / f"{name}.{weights}.{target}.txt")
+
+
+@targets
+@models
+def test_static_plan_is_the_one_on_record(sample_models: Path, name: str, target: str) -> None:
+    options = StaticOptions()
+    path = sample_models / f"{name}.onnx"
+    file, selection = open_float_model(path, options.uncalibrated, keep_metadata=False)
+    chosen = find_target(target)
+    model, plan, _ = plan_with_opset(
+        file, chosen, lambda one, nodes: plan_static(one, chosen, options, nodes), selection
+    )
+    text = _render(plan.to_json(), model.opset_imports[""])
+    _compare(text, GOLDEN / f"{name}.static.{target}.txt")
+
+
+def _compare(text: str, golden: Path) -> None:
     if os.environ.get(UPDATE):
         golden.write_text(text)
     assert text == golden.read_text(), f"if this change is meant: {UPDATE}=1 pytest tests/plan"

@@ -93,12 +93,13 @@ def test_bad_samples_are_skipped_and_counted(tmp_path: Path) -> None:
             assert reason in message
 
 
-def test_skipped_are_those_of_a_read_that_ended(tmp_path: Path) -> None:
+def test_skipped_are_those_of_every_read(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_text("no array")
     _save(tmp_path, "b.npz", "c.npz")
     samples = open_samples(tmp_path, options=SampleOptions(skip_bad=True))
-    next(samples.read([X]))
     assert samples.skipped == ()
+    list(samples.read([X], keep=lambda index: index == 0))
+    list(samples.read([X], keep=lambda index: index == 1))
     list(samples.read([X]))
     assert len(samples.skipped) == 1
 

@@ -1,0 +1,137 @@
+"""Labels of samples, found beside the data or named."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxq.errors import DataError
+
+LabelArray = npt.NDArray[np.int64]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+NAMES = ("labels.json", "labels.csv", "labels.npy")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Classes of samples.
+
+    Attributes:
+        source: the file, or the folder whose sub-folders are classes.
+        by_name: of each sample, by its path in the folder, its file name or its stem.
+        sequence: of all rows of scores in the order in which samples are read; None with names.
+        output: the output that holds the scores; None to find it.
+    """
+
+    source: str
+    by_name: Mapping[str, LabelArray] = field(default_factory=dict)
+    sequence: LabelArray | None = None
+    output: str | None = None
+
+    def find(self, name: str) -> LabelArray | None:
+        """The classes of a sample: one for each row of scores; None if it has none."""
+        path = PurePath(name)
+        for key in (name, str(path.with_suffix("")), path.name, path.stem):
+            if key in self.by_name:
+                return self.by_name[key]
+        return None
+
+
+def find_labels(data: Path, named: Path | None = None) -> Labels | None:
+    """The labels for a folder of samples.
+
+    Args:
+        data: the folder.
+        named: a file that the user named; None to look for one in the folder and beside it.
+
+    Raises:
+        DataError: the file cannot be read as labels.
+    """
+    if named is not None:
+        return read_labels(named)
+    for folder in (data, data.parent):
+        for name in NAMES:
+            if (folder / name).is_file():
+                return read_labels(folder / name)
+    return _find_class_folders(data)
+
+
+def read_labels(path: Path) -> Labels:
+    """Labels of a file.
+
+    - JSON: ``{"sample": class}``, ``{"sample": [class, ...]}`` for a batch, or
+      ``{"y": {...}, "output": "NAME"}``.
+    - CSV: one ``sample,class`` a line, with or without a heading.
+    - NPY: whole numbers, one a row of scores, in the order of the samples.
+
+    Raises:
+        DataError: it cannot be read as labels.
+    """
+    try:
+        if path.suffix == ".json":
+            return _read_json(path)
+        if path.suffix == ".csv":
+            return _read_csv(path)
+        if path.suffix == ".npy":
+            return Labels(str(path), sequence=_to_labels(np.load(path, allow_pickle=False)))
+    except DataError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{path}: cannot be read as labels: {error}") from error
+    raise DataError(f"{path}: labels are .json, .csv or .npy files")
+
+
+def _read_json(path: Path) -> Labels:
+    content = json.loads(path.read_text("utf-8"))
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds no labels: give {{'sample': class, ...}}")
+    output = content.get("output") if "y" in content else None
+    classes: Mapping[str, Any] = content.get("y", content)
+    if not isinstance(classes, dict) or not classes:
+        raise DataError(f"{path}: holds no labels: give {{'sample': class, ...}}")
+    by_name = {str(name): _to_labels(value) for name, value in classes.items()}
+    return Labels(str(path), by_name, output=None if output is None else str(output))
+
+
+def _read_csv(path: Path) -> Labels:
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = [row for row in csv.reader(stream) if row]
+    if rows and not rows[0][-1].strip().lstrip("-").isdigit():
+        del rows[0]
+    if any(len(row) != 2 for row in rows) or not rows:
+        raise DataError(f"{path}: holds no labels: give one line 'sample,class' each")
+    return Labels(str(path), {row[0].strip(): _to_labels(int(row[1])) for row in rows})
+
+
+def _to_labels(value: Any) -> LabelArray:
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"a class is a whole number, not {array.dtype.name}")
+    return array.reshape(-1).astype(np.int64)
+
+
+def _find_class_folders(data: Path) -> Labels | None:
+    """Folders of images, one a class, numbered in the order of their names."""
+    folders = sorted(one for one in data.iterdir() if one.is_dir() and not one.name.startswith("."))
+    if len(folders) < 2:
+        return None
+    numbers = (
+        [int(one.name) for one in folders]
+        if all(one.name.isdigit() for one in folders)
+        else list(range(len(folders)))
+    )
+    by_name = {
+        file.relative_to(data).as_posix(): _to_labels(number)
+        for folder, number in zip(folders, numbers, strict=True)
+        for file in folder.rglob("*")
+        if file.suffix.lower() in IMAGE_SUFFIXES
+    }
+    return Labels(f"the folders of {data}", by_name) if by_name else None
