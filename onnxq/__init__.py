@@ -4,227 +4,27 @@ The functions here do what the commands do:
 
     onnxq.quantize_dynamic("model.onnx")          onnxq dynamic model.onnx
     onnxq.quantize_static("model.onnx", "calib/") onnxq static model.onnx --calib calib/
+    onnxq.compare("a.onnx", "b.onnx", "eval/")    onnxq compare a.onnx b.onnx --data eval/
     onnxq.inspect("model.onnx")                   onnxq inspect model.onnx
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from importlib.metadata import version as _version
-from pathlib import Path
-from typing import TYPE_CHECKING
 
+from onnxq.api.compare import compare
+from onnxq.api.dynamic import quantize_dynamic
+from onnxq.api.inspect import inspect
+from onnxq.api.static import quantize_static
 from onnxq.errors import OnnxqError
-
-if TYPE_CHECKING:
-    from onnxq.pipelines import Progress, QuantizationResult
-    from onnxq.report.inspection import Inspection
-    from onnxq.samples import ImageOptions
 
 __version__ = _version("onnxq")
 
-__all__ = ["OnnxqError", "__version__", "inspect", "quantize_dynamic", "quantize_static"]
-
-
-def quantize_dynamic(
-    model: str | os.PathLike[str],
-    output: str | os.PathLike[str] | None = None,
-    *,
-    weights: str = "int8",
-    per_channel: bool = True,
-    block_size: int | None = None,
-    symmetric: bool | None = None,
-    reduce_range: bool = False,
-    storage: bool = True,
-    target: str = "ort-cpu",
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    op_types: Sequence[str] = (),
-    data: str | os.PathLike[str] | None = None,
-    force: bool = False,
-    in_place: bool = False,
-    dry_run: bool = False,
-    keep_metadata: bool = False,
-) -> QuantizationResult:
-    """Quantize the weights of a model, without data.
-
-    Args:
-        model: path of the float model.
-        output: path of the result; ``model.int8.onnx`` (by type) beside the model if None.
-        weights: int8, uint8, int4, uint4, fp16 or bf16.
-        per_channel: one scale for each output channel; False for one a tensor.
-        block_size: elements that share a scale in 4-bit weights; None for the target's default.
-        symmetric: None for the default of the type (asymmetric for the unsigned ones).
-        reduce_range: 7-bit weights, for x86 processors without VNNI.
-        storage: also store small what no integer kernel reads.
-        target: name of a target.
-        include: globs on node names to quantize; empty for all.
-        exclude: globs on node names to leave alone.
-        op_types: operator types to quantize; empty for all.
-        data: folder of samples to compare on; made-up inputs if None.
-        force: replace an output that exists.
-        in_place: replace the model itself.
-        dry_run: only plan.
-        keep_metadata: keep the texts that exporters leave at nodes for debugging.
-
-    Raises:
-        OnnxqError: one of its kinds, with one line of text; no output file is left then.
-    """
-    from onnxq.pipelines import run_dynamic
-    from onnxq.plan import DynamicOptions, parse_weight_type
-    from onnxq.targets import find_target
-
-    options = DynamicOptions(
-        weights=parse_weight_type(weights),
-        per_channel=per_channel,
-        block_size=block_size,
-        symmetric=symmetric,
-        reduce_range=reduce_range,
-        storage=storage,
-        include=tuple(include),
-        exclude=tuple(exclude),
-        op_types=tuple(op_types),
-    )
-    return run_dynamic(
-        Path(model),
-        None if output is None else Path(output),
-        target=find_target(target),
-        options=options,
-        data=None if data is None else Path(data),
-        force=force,
-        in_place=in_place,
-        dry_run=dry_run,
-        keep_metadata=keep_metadata,
-    )
-
-
-def quantize_static(
-    model: str | os.PathLike[str],
-    calib: str | os.PathLike[str] | None = None,
-    output: str | os.PathLike[str] | None = None,
-    *,
-    reader: str | None = None,
-    samples: int | None = None,
-    seed: int = 0,
-    skip_bad: bool = False,
-    images: ImageOptions | None = None,
-    method: str = "auto",
-    percentile: float = 99.99,
-    save_ranges: str | os.PathLike[str] | None = None,
-    ranges: str | os.PathLike[str] | None = None,
-    activations: str = "uint8",
-    symmetric_activations: bool = False,
-    weights: str = "int8",
-    symmetric: bool | None = None,
-    per_channel: bool = True,
-    reduce_range: bool = False,
-    dynamic_matmul: bool | None = None,
-    format: str = "qdq",
-    storage: bool = True,
-    target: str = "ort-cpu",
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    op_types: Sequence[str] = (),
-    force: bool = False,
-    in_place: bool = False,
-    dry_run: bool = False,
-    keep_metadata: bool = False,
-    progress: Progress | None = None,
-) -> QuantizationResult:
-    """Quantize weights and activations of a model, calibrated on samples.
-
-    Args:
-        model: path of the float model.
-        calib: folder of samples; None with ``reader``.
-        output: path of the result; ``model.static.onnx`` beside the model if None.
-        reader: 'module:function' that gives samples.
-        samples: use so many of them; None for all.
-        seed: chooses which.
-        skip_bad: go on without samples that do not fit.
-        images: how images become inputs.
-        method: auto, minmax, percentile, entropy or mse.
-        percentile: for the method of that name, in percent.
-        save_ranges: file to write the ranges to.
-        ranges: file of an earlier run to take ranges from.
-        activations: uint8, int8, uint16 or int16.
-        symmetric_activations: zero of activations in the middle of the integers.
-        weights: int8, uint8, int4 or int16.
-        symmetric: the same for weights; None for the default of the type.
-        per_channel: one scale for each output channel of a weight; False for one a tensor.
-        reduce_range: 7-bit weights, for x86 processors without VNNI.
-        dynamic_matmul: quantize activations of matrix products between float tensors at run time;
-            None for the target's default.
-        format: qdq (pairs that the runtime fuses) or qoperator (operators on integers).
-        storage: also store small what no integer kernel reads.
-        target: name of a target.
-        include: globs on node names to quantize; empty for all.
-        exclude: globs on node names to leave alone.
-        op_types: operator types to quantize; empty for all.
-        force: replace an output that exists.
-        in_place: replace the model itself.
-        dry_run: only plan.
-        keep_metadata: keep the texts that exporters leave at nodes for debugging.
-        progress: called with a label, gives a function that wraps an iterable of known length
-            or None, to show how far it is.
-
-    Raises:
-        OnnxqError: one of its kinds, with one line of text; no output file is left then.
-    """
-    from onnxq.pipelines import RangeFiles, RangeOptions, run_static
-    from onnxq.plan import StaticOptions, parse_activation_type, parse_weight_type
-    from onnxq.plan.options import parse_calibrated_format
-    from onnxq.samples import SampleOptions, open_samples
-    from onnxq.schemes import ActivationScheme
-    from onnxq.targets import find_target
-
-    opened = None
-    if calib is not None or reader is not None:
-        sample_options = SampleOptions(limit=samples, seed=seed, skip_bad=skip_bad, images=images)
-        opened = open_samples(_path(calib), reader=reader, options=sample_options)
-    return run_static(
-        Path(model),
-        _path(output),
-        target=find_target(target),
-        options=StaticOptions(
-            activations=ActivationScheme(
-                type=parse_activation_type(activations), symmetric=symmetric_activations
-            ),
-            weights=parse_weight_type(weights),
-            per_channel=per_channel,
-            symmetric_weights=symmetric,
-            reduce_range=reduce_range,
-            dynamic_matmul=dynamic_matmul,
-            format=parse_calibrated_format(format),
-            storage=storage,
-            include=tuple(include),
-            exclude=tuple(exclude),
-            op_types=tuple(op_types),
-        ),
-        samples=opened,
-        range_options=RangeOptions(method=method, percentile=percentile),
-        range_files=RangeFiles(load=_path(ranges), save=_path(save_ranges)),
-        force=force,
-        in_place=in_place,
-        dry_run=dry_run,
-        keep_metadata=keep_metadata,
-        progress=progress,
-    )
-
-
-def _path(path: str | os.PathLike[str] | None) -> Path | None:
-    return None if path is None else Path(path)
-
-
-def inspect(
-    model: str | os.PathLike[str], *, plan: str | None = None, target: str = "ort-cpu"
-) -> Inspection:
-    """What is in a model and, with ``plan="dynamic"``, what would become of it.
-
-    Raises:
-        OnnxqError: the model cannot be read.
-    """
-    from onnxq.report.inspection import inspect_model
-    from onnxq.targets import find_target
-
-    return inspect_model(Path(model), plan=plan, target=find_target(target))
+__all__ = [
+    "OnnxqError",
+    "__version__",
+    "compare",
+    "inspect",
+    "quantize_dynamic",
+    "quantize_static",
+]

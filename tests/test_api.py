@@ -206,9 +206,7 @@ def test_same_bytes_twice(source: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["int3", "INT8", ""])
 def test_unknown_type_is_refused(name: str, source: Path) -> None:
-    with pytest.raises(
-        UsageError, match="known types: int8, uint8, int4, uint4, int16"
-    ):
+    with pytest.raises(UsageError, match="known types: int8, uint8, int4, uint4, int16"):
         onnxq.quantize_dynamic(source, weights=name)
     with pytest.raises(UsageError):
         parse_weight_type(name)

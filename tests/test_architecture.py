@@ -36,12 +36,14 @@ ALLOWED: dict[str, set[str]] = {
     "comparison": {"errors", "graph", "numerics", "runtime", "samples", "verification"},
     "pipelines": {
         *("errors", "schemes", "numerics", "graph", "runtime", "targets", "rules", "plan"),
-        *("simplify", "samples", "ranges", "calibration", "apply", "verification"),
+        *("simplify", "samples", "ranges", "calibration", "apply", "verification", "comparison"),
     },
 }
 ALLOWED["report"] = {*ALLOWED["pipelines"], "pipelines"}
-ALLOWED["cli"] = {*ALLOWED["report"], "report"}
-ALLOWED["__init__"] = {*ALLOWED["report"], "report"}
+ALLOWED["runs"] = {*ALLOWED["report"], "report"}
+ALLOWED["cli"] = {*ALLOWED["runs"], "runs", "api"}
+ALLOWED["api"] = {*ALLOWED["report"], "report"}
+ALLOWED["__init__"] = {"api", "errors"}
 ALLOWED["__main__"] = {"cli"}
 
 LIBRARIES: dict[str, set[str]] = {
@@ -61,8 +63,10 @@ LIBRARIES: dict[str, set[str]] = {
     "verification": {"numpy", "onnx_ir"},
     "comparison": {"numpy", "onnx_ir"},
     "pipelines": {"onnx_ir"},
-    "report": {"onnx_ir", "rich"},
+    "report": {"jinja2", "numpy", "onnx_ir", "onnx", "onnxruntime", "rich"},
+    "runs": {"click", "tomli", "tomllib"},
     "cli": {"click", "rich", "tqdm"},
+    "api": set(),
     "__init__": set(),
     "__main__": set(),
 }

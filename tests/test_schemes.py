@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from onnxq.schemes import Scheme, WeightType
+from onnxq.schemes import ActivationScheme, ActivationType, Scheme, WeightType, signed_range
 
 INTEGERS = [one for one in WeightType if not one.is_half]
 STORED = {
@@ -25,6 +25,7 @@ widths = pytest.mark.parametrize("reduce_range", [False, True], ids=["full", "re
         pytest.param(WeightType.UINT8, 8, False, False, id="uint8"),
         pytest.param(WeightType.INT4, 4, False, True, id="int4"),
         pytest.param(WeightType.UINT4, 4, False, False, id="uint4"),
+        pytest.param(WeightType.INT16, 16, False, True, id="int16"),
         pytest.param(WeightType.FP16, 16, True, False, id="fp16"),
         pytest.param(WeightType.BF16, 16, True, False, id="bf16"),
     ],
@@ -48,6 +49,7 @@ def test_weight_types(weight_type: WeightType, bits: int, is_half: bool, is_sign
         ),
         pytest.param(Scheme(type=WeightType.INT8, reduce_range=True), (-63, 63), id="int8_7bit"),
         pytest.param(Scheme(type=WeightType.UINT8, reduce_range=True), (1, 127), id="uint8_7bit"),
+        pytest.param(Scheme(type=WeightType.INT16), (-32767, 32767), id="int16"),
         pytest.param(Scheme(type=WeightType.INT4), (-8, 7), id="int4"),
         pytest.param(Scheme(type=WeightType.UINT4), (0, 15), id="uint4"),
     ],
@@ -126,3 +128,48 @@ def test_schemes_are_values() -> None:
     assert hash(one) == hash(other)
     with pytest.raises(AttributeError):
         one.axes = ()  # type: ignore[misc]
+
+
+activation_types = pytest.mark.parametrize(
+    ("activation_type", "bits", "is_signed", "expected", "midpoint"),
+    [
+        pytest.param(ActivationType.UINT8, 8, False, (0, 255), 128, id="uint8"),
+        pytest.param(ActivationType.INT8, 8, True, (-128, 127), 0, id="int8"),
+        pytest.param(ActivationType.UINT16, 16, False, (0, 65535), 32768, id="uint16"),
+        pytest.param(ActivationType.INT16, 16, True, (-32768, 32767), 0, id="int16"),
+    ],
+)
+
+
+@activation_types
+@symmetries
+def test_activation_schemes(
+    activation_type: ActivationType,
+    bits: int,
+    is_signed: bool,
+    expected: tuple[int, int],
+    midpoint: int,
+    symmetric: bool,
+) -> None:
+    """Activations use every integer of their type, symmetric ones too."""
+    scheme = ActivationScheme(type=activation_type, symmetric=symmetric)
+    assert activation_type.bits == bits
+    assert activation_type.is_signed is is_signed
+    assert scheme.range == expected
+    assert scheme.midpoint == midpoint
+    assert str(scheme) == activation_type.value + (" symmetric" if symmetric else "")
+
+
+def test_activation_schemes_are_values() -> None:
+    one, other = ActivationScheme(), ActivationScheme(type=ActivationType.UINT8, symmetric=False)
+    assert one == other
+    assert hash(one) == hash(other)
+    assert one != ActivationScheme(symmetric=True)
+    with pytest.raises(AttributeError):
+        one.symmetric = True  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("bits", [4, 7, 8, 16])
+def test_signed_range(bits: int) -> None:
+    low, high = signed_range(bits)
+    assert (low, high - low + 1) == (-(2 ** (bits - 1)), 2**bits)

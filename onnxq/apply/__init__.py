@@ -13,7 +13,7 @@ from onnxq.apply.encodings import Encodings
 from onnxq.apply.integer_matmul import rewrite_integer_matmul
 from onnxq.apply.lookup import rewrite_lookup
 from onnxq.apply.lstm import rewrite_lstm
-from onnxq.apply.operators import write_operators
+from onnxq.apply.operators import write_float_products, write_operators
 from onnxq.apply.rewriter import Job, Rewriter
 from onnxq.apply.storage import store_weight
 from onnxq.graph.scopes import iterate_scopes
@@ -59,6 +59,8 @@ def apply_plan(
         write_pairs(rewriter, plan, encodings or Encodings())
         if operators:
             write_operators(rewriter, plan)
+        else:
+            write_float_products(rewriter, plan)
     jobs: dict[ir.Node, list[Job]] = {}
     for tensor in plan.changes:
         for use in tensor.uses:

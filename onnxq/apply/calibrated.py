@@ -94,7 +94,7 @@ class _PairWriter:
         if node.quantizes_output:
             for value in node.one.outputs:
                 self._write_output(value)
-        elif node.operator == "MatMul":
+        elif node.operator == "MatMul" and not self._rewriter.target.contrib_operators:
             separate_bias(self._rewriter, node.one.node)
 
     def protect_float_layers(self) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.apply.rewriter import Rewriter
-from onnxq.graph.constants import constant_tensor, dimensions
+from onnxq.graph.constants import constant_tensor
 
 _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _PASSED = frozenset(
@@ -45,11 +45,7 @@ def separate_bias(rewriter: Rewriter, product: ir.Node) -> None:
             continue
         bias = reader.inputs[1 - index]
         tensor = constant_tensor(bias)
-        if (
-            tensor is None
-            or tensor.dtype != ir.DataType.FLOAT
-            or tensor.size != dimensions(tensor)[-1]
-        ):
+        if tensor is None or tensor.dtype != ir.DataType.FLOAT:
             continue
         scope = rewriter.scope_of(reader)
         negative = np.negative(tensor.numpy())

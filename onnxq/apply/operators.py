@@ -33,7 +33,7 @@ from onnxq.graph.attributes import is_set
 from onnxq.graph.constants import dimensions, require_constant
 from onnxq.numerics.affine import Array
 from onnxq.plan import CalibratedNode, Plan
-from onnxq.plan.regions import IntegerNode
+from onnxq.plan.integer_nodes import IntegerNode
 from onnxq.rules.calibrated import Behaviour
 from onnxq.rules.roles import MICROSOFT
 
@@ -60,6 +60,21 @@ def write_operators(rewriter: Rewriter, plan: Plan) -> None:
     writer = _OperatorWriter(rewriter, plan, Edges(rewriter, nodes))
     for node in nodes:
         writer.write_node(node)
+
+
+def write_float_products(rewriter: Rewriter, plan: Plan) -> None:
+    """Make operators only of matrix products with a float output, where contrib ones may be used.
+
+    What follows such a product, a Relu or a bias, the runtime fuses with it before it looks for
+    integers, and then computes in float. From an operator it keeps away.
+    """
+    nodes = () if plan.calibration is None else plan.calibration.nodes
+    if not rewriter.target.contrib_operators:
+        return
+    writer = _OperatorWriter(rewriter, plan, Edges(rewriter, nodes))
+    for node in nodes:
+        if node.one.behaviour is Behaviour.PRODUCT and not node.quantizes_output:
+            writer.write_node(node)
 
 
 class _OperatorWriter:

@@ -12,7 +12,7 @@ from onnxq.apply.rewriter import Rewriter
 from onnxq.graph.constants import require_constant
 from onnxq.numerics.affine import Array
 from onnxq.plan import CalibratedNode
-from onnxq.plan.regions import IntegerNode
+from onnxq.plan.integer_nodes import IntegerNode
 
 
 @dataclass(frozen=True)

@@ -94,12 +94,12 @@ def load_ranges(path: Path) -> SavedRanges:
     """
     try:
         content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(f"{path}: cannot be read as saved ranges: {reason}") from error
     try:
         return _parse(content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(
             f"{path}: holds no ranges as --save-ranges writes them ({type(error).__name__}: "
             f"{error}); calibrate again"

@@ -102,6 +102,7 @@ def calibrate_on_samples(
     part: Part,
     options: RangeOptions,
     *,
+    source: Path,
     folder: Path,
     progress: Progress,
 ) -> Calibration:
@@ -112,13 +113,15 @@ def calibrate_on_samples(
         make_plan: the plan with some nodes left float, each with the reason.
         part: the samples to run.
         options: the methods.
+        source: file of the model, for messages.
         folder: for temporary files.
         progress: shows it.
 
     Raises:
         DataError: a sample is bad, or an activation is NaN.
+        ExecutionError: the model does not load.
     """
-    observer = _Observer(model, part, options, folder, progress)
+    observer = _Observer(model, part, options, source, folder, progress)
     plan, extremes = _settle(make_plan, observer.find_extremes)
     activations = _decisions(plan).activations
     candidates = {
@@ -161,11 +164,18 @@ class _Observer:
     """Runs the float model for the activations that were not observed yet."""
 
     def __init__(
-        self, model: ir.Model, part: Part, options: RangeOptions, folder: Path, progress: Progress
+        self,
+        model: ir.Model,
+        part: Part,
+        options: RangeOptions,
+        source: Path,
+        folder: Path,
+        progress: Progress,
     ) -> None:
         self._model = model
         self._part = part
         self._sampled = options.methods != ("minmax",)
+        self._source = source
         self._folder = folder
         self._progress = progress
         self.observations: dict[ir.Value, Observation] = {}
@@ -176,7 +186,7 @@ class _Observer:
         missing = [one for one in decisions.activations if one.value not in self.observations]
         if missing:
             probed = add_probes(self._model, missing, sampled=self._sampled)
-            session = Session(write_probed(probed, self._folder))
+            session = self._open(write_probed(probed, self._folder))
             samples = self._part.read_samples(session.inputs)
             tracked = self._progress("calibrating")(samples, self._part.count)
             found = observe(session, probed.probes, tracked)
@@ -193,6 +203,14 @@ class _Observer:
         )
         reached = [one for one in decisions.activations if one.value not in empty]
         return choose_ranges(reached, self.observations, "minmax")
+
+    def _open(self, path: Path) -> Session:
+        try:
+            return Session(path)
+        except ExecutionError as error:
+            raise ExecutionError(
+                f"{self._source}: onnxruntime cannot load it: {error.reason}", reason=error.reason
+            ) from error
 
 
 def _settle(

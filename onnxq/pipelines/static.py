@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from onnxq.apply import Encodings, apply_plan
 from onnxq.calibration import SavedRanges, fingerprint_model, resolve_ranges, save_ranges
-from onnxq.errors import NothingToQuantizeError, UsageError
+from onnxq.errors import NothingToQuantizeError, OutputError, UsageError
 from onnxq.graph.check import explain_damage
 from onnxq.graph.files import ModelFile
 from onnxq.graph.output import Output, check_output, publish, stage_output, write_model
@@ -72,7 +72,7 @@ def run_static(
     options.check_target(target)
     files = range_files or RangeFiles()
     if not dry_run:
-        _check_files(source, files, has_samples=samples is not None, force=force)
+        _check_files(source, destination, files, has_samples=samples is not None, force=force)
     with explain_damage(source):
         file, selection = open_float_model(
             source, options.uncalibrated, keep_metadata=keep_metadata
@@ -108,11 +108,15 @@ def run_static(
             return job.run(result, staged, force=force, in_place=in_place)
 
 
-def _check_files(source: Path, files: RangeFiles, *, has_samples: bool, force: bool) -> None:
+def _check_files(
+    source: Path, destination: Path, files: RangeFiles, *, has_samples: bool, force: bool
+) -> None:
     if not has_samples and files.load is None:
         raise UsageError("calibration needs samples: give --calib DIR or --reader MODULE:FUNCTION")
     if files.save is not None:
         check_output(source, files.save, force=force)
+        if files.save.resolve() == destination.resolve():
+            raise OutputError(f"{files.save}: is where the model goes; name another file")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +189,7 @@ class _Job:
                 self._make_plan,
                 calibration_part(samples),
                 self.range_options,
+                source=self.file.path,
                 folder=folder,
                 progress=self.progress,
             )

@@ -14,37 +14,16 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnxq.graph.attributes import has_reference, is_set
-from onnxq.graph.constants import dimensions, require_constant
-from onnxq.rules.calibrated import Behaviour, CalibratedRule, clip_bounds, find_calibrated_rule
+from onnxq.graph.attributes import is_set
+from onnxq.plan.integer_nodes import (
+    IntegerNode,
+    absorb_activation,
+    refuse_alone,
+    weight_shape,
+)
+from onnxq.rules.calibrated import Behaviour, find_calibrated_rule
 from onnxq.rules.forms import refuse_filter_bank
 from onnxq.targets import Target
-
-
-@dataclass(frozen=True)
-class IntegerNode:
-    """A node that computes on calibrated integers.
-
-    Attributes:
-        node: in the float graph.
-        rule: of its operator.
-        inputs: activations that it reads as integers.
-        outputs: what it gives, behind an absorbed Relu or Clip.
-        absorbed: the Relu or Clip that its output range takes over, or None.
-        bounds: the limits of that Relu or Clip.
-    """
-
-    node: ir.Node
-    rule: CalibratedRule
-    inputs: tuple[ir.Value, ...]
-    outputs: tuple[ir.Value, ...]
-    absorbed: ir.Node | None = None
-    bounds: tuple[float, float] | None = None
-
-    @property
-    def behaviour(self) -> Behaviour:
-        """What it does with integers."""
-        return self.rule.behaviour
 
 
 @dataclass(frozen=True)
@@ -106,8 +85,8 @@ class _Search:
         rule = find_calibrated_rule(node)
         if rule is None:
             return
-        one = _absorb_activation(node, rule, self._excluded)
-        reason = self._excluded.get(node) or _refuse_alone(one) or self._refuse_weight(one)
+        one = absorb_activation(node, rule, self._excluded)
+        reason = self._excluded.get(node) or refuse_alone(one) or self._refuse_weight(one)
         if reason is not None:
             self.refused[node] = reason
             return
@@ -225,11 +204,6 @@ class _Search:
         )
 
 
-def weight_shape(one: IntegerNode) -> tuple[int, ...]:
-    """Shape of the constant weight of a layer."""
-    return dimensions(require_constant(one.node.inputs[one.rule.weight_index or 0]))
-
-
 def _quantizes_output(one: IntegerNode, inside: Mapping[ir.Node, IntegerNode]) -> bool:
     if one.behaviour is not Behaviour.PRODUCT:
         return True
@@ -246,37 +220,3 @@ def _quantizes_output(one: IntegerNode, inside: Mapping[ir.Node, IntegerNode]) -
 def _links(producer: IntegerNode, value: ir.Value, consumer: IntegerNode) -> bool:
     """Whether ``consumer`` reads ``value`` as integers, in the same body."""
     return value in consumer.inputs and producer.node.graph is consumer.node.graph
-
-
-def _refuse_alone(one: IntegerNode) -> str | None:
-    if has_reference(one.node):
-        return "an attribute is set by the caller of its function"
-    reason = one.rule.check(one.node)
-    if reason is not None or one.behaviour is Behaviour.PRODUCT:
-        return reason
-    if any(value.is_graph_output() for value in one.outputs):
-        return "an output of the model stays float"
-    return None
-
-
-def _absorb_activation(
-    node: ir.Node, rule: CalibratedRule, excluded: Mapping[ir.Node, str]
-) -> IntegerNode:
-    inputs = rule.activations(node)
-    outputs = tuple(node.outputs)
-    plain = IntegerNode(node, rule, inputs, outputs)
-    if rule.behaviour is Behaviour.MOVEMENT or len(outputs) != 1:
-        return plain
-    uses = outputs[0].uses()
-    if len(uses) != 1 or outputs[0].is_graph_output():
-        return plain
-    follower = next(iter(uses))[0]
-    bounds = clip_bounds(follower)
-    if (
-        bounds is None
-        or follower in excluded
-        or follower.graph is not node.graph
-        or follower.outputs[0].is_graph_output()
-    ):
-        return plain
-    return IntegerNode(node, rule, inputs, tuple(follower.outputs), follower, bounds)

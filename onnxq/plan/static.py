@@ -11,8 +11,9 @@ from onnxq.graph.constants import constant_tensor
 from onnxq.graph.scopes import iterate_bodies, iterate_scopes
 from onnxq.plan.context import Context
 from onnxq.plan.dynamic import plan_weights, select
+from onnxq.plan.integer_nodes import IntegerNode
 from onnxq.plan.options import StaticOptions
-from onnxq.plan.regions import IntegerNode, Regions, find_regions
+from onnxq.plan.regions import Regions, find_regions
 from onnxq.plan.selection import Selection
 from onnxq.plan.types import (
     ActivationPlan,

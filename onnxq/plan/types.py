@@ -8,7 +8,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxq.graph.constants import Constant, Use
-from onnxq.plan.regions import IntegerNode
+from onnxq.plan.integer_nodes import IntegerNode
 from onnxq.plan.statistics import WeightStatistics
 from onnxq.rules.roles import Form
 from onnxq.schemes import ActivationScheme, Scheme

@@ -155,11 +155,11 @@ def refuse_pooling(node: ir.Node) -> str | None:
 
 
 def refuse_resize(node: ir.Node) -> str | None:
-    """Resize that only picks or mixes neighbours: cubic interpolation overshoots."""
+    """Resize that only picks neighbours: the runtime mixes them in float."""
     attribute = node.attributes.get("mode")
     mode = "nearest" if attribute is None else attribute.as_string()
-    if mode not in ("nearest", "linear"):
-        return f"{mode} interpolation leaves the range of its input"
+    if mode != "nearest":
+        return f"no integer kernel for {mode} interpolation"
     coordinates = node.attributes.get("coordinate_transformation_mode")
     if coordinates is not None and coordinates.as_string() == "tf_crop_and_resize":
         return "fills with a value of its own"

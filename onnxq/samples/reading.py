@@ -50,6 +50,11 @@ class Samples:
         return self._source.label
 
     @property
+    def folder(self) -> Path | None:
+        """Where the files are; None for a reader."""
+        return self._source.path if isinstance(self._source, FolderSource) else None
+
+    @property
     def count(self) -> int | None:
         """How many samples there are, bad ones included; None for a reader."""
         return self._source.count
@@ -146,7 +151,9 @@ def open_samples(
     """
     options = SampleOptions() if options is None else options
     if (path is None) == (reader is None):
-        raise UsageError("samples come from --calib DIR or from --reader: give one of the two")
+        raise UsageError(
+            "samples come from a folder (--calib or --data DIR) or from --reader: give one of both"
+        )
     source: Source
     if reader is not None:
         source = ReaderSource.open(reader, limit=options.limit)
