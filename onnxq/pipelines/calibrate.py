@@ -98,6 +98,7 @@ class Calibration:
 
 def calibrate_on_samples(
     model: ir.Model,
+    plan: Plan,
     make_plan: MakePlan,
     part: Part,
     options: RangeOptions,
@@ -110,6 +111,7 @@ def calibrate_on_samples(
 
     Args:
         model: the float model, simplified.
+        plan: made for it.
         make_plan: the plan with some nodes left float, each with the reason.
         part: the samples to run.
         options: the methods.
@@ -122,7 +124,7 @@ def calibrate_on_samples(
         ExecutionError: the model does not load.
     """
     observer = _Observer(model, part, options, source, folder, progress)
-    plan, extremes = _settle(make_plan, observer.find_extremes)
+    plan, extremes = _settle(plan, make_plan, observer.find_extremes)
     activations = _decisions(plan).activations
     candidates = {
         method: choose_ranges(
@@ -133,12 +135,15 @@ def calibrate_on_samples(
     return Calibration(plan, extremes, candidates, observer.samples, observer.unreached)
 
 
-def calibrate_from_file(path: Path, model_fingerprint: str, make_plan: MakePlan) -> Calibration:
+def calibrate_from_file(
+    path: Path, model_fingerprint: str, plan: Plan, make_plan: MakePlan
+) -> Calibration:
     """Take ranges from a file.
 
     Args:
         path: as ``save_ranges`` wrote it.
         model_fingerprint: of the model to quantize.
+        plan: as above.
         make_plan: as above.
 
     Raises:
@@ -155,7 +160,7 @@ def calibrate_from_file(path: Path, model_fingerprint: str, make_plan: MakePlan)
                 raise DataError(f"{path}: has no range of tensor '{one.name}'; calibrate again")
         return found
 
-    plan, extremes = _settle(make_plan, partial(find, saved.extremes))
+    plan, extremes = _settle(plan, make_plan, partial(find, saved.extremes))
     ranges = find(saved.ranges, _decisions(plan))
     return Calibration(plan, extremes, {saved.method: ranges}, 0, saved.unreached)
 
@@ -214,17 +219,17 @@ class _Observer:
 
 
 def _settle(
-    make_plan: MakePlan, find_extremes: Callable[[CalibrationPlan], Ranges]
+    plan: Plan, make_plan: MakePlan, find_extremes: Callable[[CalibrationPlan], Ranges]
 ) -> tuple[Plan, Ranges]:
     """Plan again, with more nodes left float, until every tensor can be carried by one scale."""
     refused: dict[ir.Node, str] = {}
     while True:
-        plan = make_plan(refused)
         extremes = find_extremes(_decisions(plan))
         overloaded = find_overloaded_nodes(_decisions(plan), extremes)
         if not overloaded:
             return plan, extremes
         refused.update(overloaded)
+        plan = make_plan(refused)
 
 
 def _decisions(plan: Plan) -> CalibrationPlan:

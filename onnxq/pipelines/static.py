@@ -137,7 +137,7 @@ class _Job:
     ) -> QuantizationResult:
         """Calibrate, apply, choose ranges, write, verify, publish."""
         hints = find_hints(self.file.model)
-        calibration = self._calibrate(staged)
+        calibration = self._calibrate(result.plan, staged)
         evaluation = self._hold_back()
         encodings = Encodings()
         encodings.fill(self._resolve(calibration, next(iter(calibration.candidates))))
@@ -174,10 +174,10 @@ class _Job:
         model, selection = self.file.model, self.selection
         return plan_static(model, self.target, self.options, selection, refused=refused)
 
-    def _calibrate(self, staged: Output) -> Calibration:
+    def _calibrate(self, plan: Plan, staged: Output) -> Calibration:
         if self.range_files.load is not None:
             fingerprint = self._fingerprint()
-            return calibrate_from_file(self.range_files.load, fingerprint, self._make_plan)
+            return calibrate_from_file(self.range_files.load, fingerprint, plan, self._make_plan)
         samples = self.samples
         if samples is None:
             raise UsageError("calibration needs samples")
@@ -186,6 +186,7 @@ class _Job:
         try:
             return calibrate_on_samples(
                 self.file.model,
+                plan,
                 self._make_plan,
                 calibration_part(samples),
                 self.range_options,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnxq.graph.attributes import is_set
+from onnxq.graph.attributes import int_attribute, is_set
 from onnxq.plan.integer_nodes import (
     IntegerNode,
     absorb_activation,
@@ -134,7 +134,9 @@ class _Search:
 
     def _refuse_weight(self, one: IntegerNode) -> str | None:
         if one.behaviour is Behaviour.CONVOLUTION:
-            return refuse_filter_bank(one.node, weight_shape(one), self._target)
+            return refuse_filter_bank(one.node, weight_shape(one), self._target) or (
+                self._refuse_narrow(one)
+            )
         if one.behaviour is not Behaviour.PRODUCT:
             return None
         shape = weight_shape(one)
@@ -144,6 +146,13 @@ class _Search:
         if shape[0] * shape[1] < self._target.integer_matrix_min_elements:
             return f"no gain: only {shape[0] * shape[1]} elements in the matrix"
         return None
+
+    def _refuse_narrow(self, one: IntegerNode) -> str | None:
+        shape = weight_shape(one)
+        is_grouped = int_attribute(one.node, "group", 1) != 1
+        if is_grouped or shape[0] >= self._target.integer_matrix_min_columns:
+            return None
+        return f"no gain: only {shape[0]} output channels"
 
     def _reads_integers(self, reader: IntegerNode, value: ir.Value) -> bool:
         one = self._producers.get(value)
