@@ -1,7 +1,14 @@
-"""Networks of real sizes with random weights, and samples for them: what a calibration runs."""
+"""Networks of real sizes with random weights, and samples for them: what a calibration runs.
+
+    python benchmarks/generated_networks.py NAME FOLDER COUNT...   (NAME: resnet, encoder or wide)
+
+writes FOLDER/model.onnx and, for each COUNT, a folder FOLDER/COUNT with samples, so many that onnxq
+calibrates on COUNT of them. As a program it serves memory_static.py, which must stay small.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,6 +129,16 @@ class Network:
 RESNET = Network("CNN of the size of ResNet-50", write_resnet, (1, 3, 224, 224))
 ENCODER = Network("encoder of the size of BERT, 6 layers", write_encoder, (1, SEQUENCE, HIDDEN))
 WIDE = Network("CNN with large activations", write_wide, (1, 3, 1024, 1024))
+NETWORKS = {"resnet": RESNET, "encoder": ENCODER, "wide": WIDE}
+
+
+def main() -> None:
+    """Run the command line."""
+    name, folder, *counts = sys.argv[1:]
+    network = NETWORKS[name]
+    network.write(Path(folder) / "model.onnx")
+    for count in counts:
+        write_samples(Path(folder) / count, network.shape, count_files(int(count)))
 
 
 def count_files(calibrated: int) -> int:
@@ -196,3 +213,7 @@ def _add_gelu(graph: _Graph, value: str) -> str:
     error = graph.add("Erf", graph.add("Div", value, graph.constant(np.sqrt(2))))
     product = graph.add("Mul", value, graph.add("Add", error, graph.constant(1)))
     return graph.add("Mul", product, graph.constant(0.5))
+
+
+if __name__ == "__main__":
+    main()

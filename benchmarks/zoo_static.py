@@ -17,7 +17,15 @@ from pathlib import Path
 from settings import ONNXQ_INT8, ONNXQ_STATIC, ORT_STATIC
 from tables import Table, report
 from zoo import add_scores, find_models, quantize, read_float_size
-from zoo_report import LOWEST_SPEEDUP, Result, format_sqnr, format_task, is_task_as_good
+from zoo_report import (
+    LOWEST_SPEEDUP,
+    REFUSAL,
+    SHRINKING_RATIO,
+    Result,
+    format_sqnr,
+    format_task,
+    is_task_as_good,
+)
 
 SETTINGS = (ORT_STATIC, ONNXQ_STATIC, ONNXQ_INT8)
 COLUMNS = (
@@ -35,7 +43,8 @@ NOTES = (
     "constant DequantizeLinear; in the graph as the runtime optimises it. CPU s and peak MB: the "
     "whole process that quantized.",
     "Verdicts on onnxq static: SQNR and task at least those of onnxruntime static, where that "
-    f"runs; speed at least {LOWEST_SPEEDUP} of float, and (second word) of onnxruntime static.",
+    f"runs and makes the file {SHRINKING_RATIO}x smaller or more; speed at least {LOWEST_SPEEDUP} "
+    "of float, and (second word) of onnxruntime static.",
 )
 
 
@@ -96,7 +105,8 @@ def measure_model(
 def make_row(result: Result, results: Sequence[Result]) -> list[str]:
     """One line of the table."""
     if result.error:
-        return [result.model, result.label, "failed", *[""] * (len(COLUMNS) - 3)]
+        told = "refused" if result.error.startswith(REFUSAL) else "failed"
+        return [result.model, result.label, told, *[""] * (len(COLUMNS) - 3)]
     is_float, score = result.setting is None, result.score
     agreement = result.main.get("agreement")
     return [
@@ -123,7 +133,7 @@ def judge(result: Result, results: Sequence[Result]) -> list[str]:
     other = next(one for one in results if one.setting is ORT_STATIC)
     speedup = result.score["speedup"]
     speed = _say(speedup >= LOWEST_SPEEDUP)
-    if not other.score:
+    if not other.score or SHRINKING_RATIO * other.size_bytes > results[0].size_bytes:
         return ["-", "-", f"{speed}, -"]
     faster = _say(speedup >= LOWEST_SPEEDUP * other.score["speedup"])
     task = _say(is_task_as_good(result, other)) if result.task else "-"

@@ -11,14 +11,14 @@ import onnx_ir as ir
 
 from onnxq.calibration.probes import Probe, ProbedModel
 from onnxq.errors import DataError, ExecutionError
+from onnxq.graph.offload import OFFLOADED_TENSOR_BYTES, WEIGHTS_NAME
 from onnxq.numerics.affine import Array
 from onnxq.ranges import Observation
 from onnxq.runtime.session import Session
 from onnxq.samples import Sample
 
-WEIGHTS_NAME = "weights"
+OWN_WEIGHTS_NAME = "probed.weights"
 MODEL_NAME = "probed.onnx"
-EXTERNAL_TENSOR_BYTES = 1024
 
 
 @dataclass
@@ -35,13 +35,18 @@ class Observations:
 
 
 def write_probed(probed: ProbedModel, folder: Path) -> Path:
-    """Write a probed model; its weights go to a file of their own, one tensor at a time."""
+    """Write a probed model.
+
+    Weights that ``offload_weights`` moved into the same folder are read from there; otherwise they
+    go to a file of their own, one tensor at a time.
+    """
     path = folder / MODEL_NAME
+    is_offloaded = (folder / WEIGHTS_NAME).exists()
     ir.save(
         probed.model,
         path,
-        external_data=WEIGHTS_NAME,
-        size_threshold_bytes=EXTERNAL_TENSOR_BYTES,
+        external_data=None if is_offloaded else OWN_WEIGHTS_NAME,
+        size_threshold_bytes=OFFLOADED_TENSOR_BYTES,
         max_workers=1,
     )
     return path

@@ -61,16 +61,25 @@ def check_gates(report: ComparisonReport, limits: Mapping[str, float]) -> tuple[
     Raises:
         UsageError: there is no such rule, or the limit is no number that it can take.
     """
-    for name, limit in limits.items():
-        if name not in GATE_RULES:
-            raise UsageError(f"no gate is called '{name}'; known gates: {', '.join(GATE_RULES)}")
-        if not math.isfinite(limit):
-            raise UsageError(f"--{name} {limit}: is no limit; give a finite number")
+    check_limits(limits)
     return tuple(
         rule.check(report, read_limit(rule, limits[name], is_share=_is_share(rule, report)))
         for name, rule in GATE_RULES.items()
         if name in limits
     )
+
+
+def check_limits(limits: Mapping[str, float]) -> None:
+    """Refuse limits that nothing could be measured against.
+
+    Raises:
+        UsageError: there is no such rule, or the limit is no number that it can take.
+    """
+    for name, limit in limits.items():
+        if name not in GATE_RULES:
+            raise UsageError(f"no gate is called '{name}'; known gates: {', '.join(GATE_RULES)}")
+        if not math.isfinite(limit):
+            raise UsageError(f"--{name} {limit}: is no limit; give a finite number")
 
 
 def read_limit(rule: GateRule, limit: float, *, is_share: bool) -> float:

@@ -45,11 +45,11 @@ class Labels:
         return None
 
 
-def find_labels(data: Path, named: Path | None = None) -> Labels | None:
+def find_labels(data: Path | None, named: Path | None = None) -> Labels | None:
     """The labels for a folder of samples.
 
     Args:
-        data: the folder.
+        data: the folder; None for samples from elsewhere.
         named: a file that the user named; None to look for one in the folder and beside it.
 
     Raises:
@@ -57,6 +57,8 @@ def find_labels(data: Path, named: Path | None = None) -> Labels | None:
     """
     if named is not None:
         return read_labels(named)
+    if data is None:
+        return None
     for folder in (data, data.parent):
         for name in NAMES:
             if (folder / name).is_file():

@@ -211,7 +211,7 @@ class _Observer:
 
     def _open(self, path: Path) -> Session:
         try:
-            return Session(path)
+            return Session(path, lean=True)
         except ExecutionError as error:
             raise ExecutionError(
                 f"{self._source}: onnxruntime cannot load it: {error.reason}", reason=error.reason
@@ -255,11 +255,11 @@ def choose_method(
     Returns:
         The method, and the SQNR in dB of each: None where the model failed.
     """
-    session = Session(reference)
+    session = Session(reference, lean=True)
     comparisons = {}
     for method in methods:
         try:
-            comparisons[method] = Comparison(session, Session(write(method)))
+            comparisons[method] = Comparison(session, Session(write(method), lean=True))
         except ExecutionError:
             continue
     found: dict[str, float | None] = dict.fromkeys(methods)

@@ -14,6 +14,7 @@ from onnxq.calibration import SavedRanges, fingerprint_model, resolve_ranges, sa
 from onnxq.errors import NothingToQuantizeError, OutputError, UsageError
 from onnxq.graph.check import explain_damage
 from onnxq.graph.files import ModelFile
+from onnxq.graph.offload import offload_weights
 from onnxq.graph.output import Output, check_output, publish, stage_output, write_model
 from onnxq.numerics.affine import Parameters
 from onnxq.pipelines.calibrate import (
@@ -104,7 +105,9 @@ def run_static(
             range_files=files,
             progress=progress or (lambda _label: pass_through),
         )
+        del file, plan  # they hold the weights in memory
         with stage_output(destination) as staged:
+            result = job.offload(result, staged)
             return job.run(result, staged, force=force, in_place=in_place)
 
 
@@ -119,6 +122,10 @@ def _check_files(
             raise OutputError(f"{files.save}: is where the model goes; name another file")
 
 
+def _work_folder(staged: Output) -> Path:
+    return staged.staged_path.parent / "work"
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Job:
     """One run, with everything that its steps share."""
@@ -131,6 +138,14 @@ class _Job:
     range_options: RangeOptions
     range_files: RangeFiles
     progress: Progress
+
+    def offload(self, result: QuantizationResult, staged: Output) -> QuantizationResult:
+        """Keep the weights in a file while the runtime has them in memory, too."""
+        folder = _work_folder(staged)
+        folder.mkdir()
+        if not self.file.external_files:
+            offload_weights(self.file.model, folder)
+        return replace(result, plan=result.plan.follow_tensors())
 
     def run(
         self, result: QuantizationResult, staged: Output, *, force: bool, in_place: bool
@@ -181,21 +196,16 @@ class _Job:
         samples = self.samples
         if samples is None:
             raise UsageError("calibration needs samples")
-        folder = staged.staged_path.parent / "calibration"
-        folder.mkdir()
-        try:
-            return calibrate_on_samples(
-                self.file.model,
-                plan,
-                self._make_plan,
-                calibration_part(samples),
-                self.range_options,
-                source=self.file.path,
-                folder=folder,
-                progress=self.progress,
-            )
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        return calibrate_on_samples(
+            self.file.model,
+            plan,
+            self._make_plan,
+            calibration_part(samples),
+            self.range_options,
+            source=self.file.path,
+            folder=_work_folder(staged),
+            progress=self.progress,
+        )
 
     def _hold_back(self) -> Part | None:
         if self.samples is None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import onnx_ir as ir
 
-from onnxq.graph.constants import Constant, Use
+from onnxq.graph.constants import Constant, Use, constant_tensor
 from onnxq.plan.integer_nodes import IntegerNode
 from onnxq.plan.statistics import WeightStatistics
 from onnxq.rules.roles import Form
@@ -212,6 +212,14 @@ class Plan:
     ignored_tensors: int = 0
     ignored_bytes: int = 0
     calibration: CalibrationPlan | None = None
+
+    def follow_tensors(self) -> Plan:
+        """The same plan, for constants whose elements have moved elsewhere."""
+        tensors = []
+        for one in self.tensors:
+            tensor = constant_tensor(one.constant.value) or one.constant.tensor
+            tensors.append(replace(one, constant=replace(one.constant, tensor=tensor)))
+        return replace(self, tensors=tuple(tensors))
 
     @property
     def changes(self) -> tuple[TensorPlan, ...]:

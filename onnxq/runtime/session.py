@@ -18,6 +18,11 @@ Feeds = Mapping[str, npt.NDArray[Any]]
 
 _FATAL_ONLY = 4
 
+_OPTIMIZATION_LEVELS: Mapping[str, Any] = {
+    "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    "none": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+
 _NUMPY_TYPES: Mapping[str, Any] = {
     "float": np.float32,
     "double": np.float64,
@@ -66,6 +71,9 @@ class Session:
         threads: int = 0,
         optimized_path: Path | None = None,
         mapped: bool = False,
+        optimization: str = "all",
+        spinning: bool = False,
+        lean: bool = False,
     ) -> None:
         """Load ``path``.
 
@@ -75,17 +83,31 @@ class Session:
             optimized_path: where to write the graph as the runtime optimised it.
             mapped: leave weights in their file and optimise nothing, to load a model that is
                 larger than memory; it runs slowly.
+            optimization: what the optimiser may do: 'all', as users get it, or 'none'; always
+                none where ``mapped``.
+            spinning: let threads spin between the operators of a run, which onnxruntime does by
+                default; they never do between runs.
+            lean: take less memory for activations: freed after each operator, not kept in the
+                pattern of the first run.
 
         Raises:
             ExecutionError: it does not load.
+            ValueError: there is no such ``optimization``.
         """
+        if optimization not in _OPTIMIZATION_LEVELS:
+            raise ValueError(f"optimization is 'all' or 'none', not '{optimization}'")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = _FATAL_ONLY
-        # Threads that spin between operators would take processor time from whatever runs beside.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if lean:
+            options.enable_mem_pattern = False
+        options.graph_optimization_level = _OPTIMIZATION_LEVELS["none" if mapped else optimization]
+        # Threads that spin take processor time from whatever runs beside: between operators from
+        # other processes, between runs from the other models in this one, which then take twice
+        # as long.
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         if mapped:
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
             options.add_session_config_entry("session.disable_prepacking", "1")
         if optimized_path is not None:
             options.optimized_model_filepath = str(optimized_path)

@@ -18,6 +18,7 @@ from onnx.reference import ReferenceEvaluator
 
 import onnxq
 from onnxq.pipelines import QuantizationResult
+from tests.apply.microsoft_operators import OPERATORS
 from tests.models import save
 
 Array = npt.NDArray[Any]
@@ -58,7 +59,7 @@ class Quantized:
 
     def run_reference(self, feeds: Feeds) -> list[Array]:
         """As the reference implementation of ONNX computes it."""
-        return list(ReferenceEvaluator(self.model).run(None, dict(feeds)))
+        return list(ReferenceEvaluator(self.model, new_ops=list(OPERATORS)).run(None, dict(feeds)))
 
     def run_twin(self, feeds: Feeds) -> list[Array]:
         """The float model on the weights as the quantized file holds them."""

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
+from onnx.reference import ReferenceEvaluator
 
 import onnxq
 from onnxq.pipelines import QuantizationResult
@@ -20,8 +21,6 @@ from onnxq.pipelines import QuantizationResult
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODELS = {"mlp": 503, "cnn": 500, "lstm": 500, "transformer": 500}
 """Correct answers of the float models, of 512; sample_models/README.md says the same."""
-
-WEIGHT_TYPES = ("int8", "uint8", "int4", "uint4", "fp16", "bf16")
 
 
 @dataclass(frozen=True)
@@ -113,6 +112,11 @@ def labels(name: str) -> npt.NDArray[np.int64]:
     return np.concatenate([np.array(found[stem]) for stem in sorted(found)])
 
 
+@cache
+def float_logits(name: str) -> npt.NDArray[np.float32]:
+    return logits(source(name), name)
+
+
 def logits(model: Path, name: str) -> npt.NDArray[np.float32]:
     """Outputs on all evaluation samples, in the order of the labels."""
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
@@ -125,14 +129,14 @@ def logits(model: Path, name: str) -> npt.NDArray[np.float32]:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_float_accuracy_is_the_documented_one(name: str) -> None:
-    answers = logits(source(name), name).argmax(axis=1)
+    answers = float_logits(name).argmax(axis=1)
     assert int((answers == labels(name)).sum()) == MODELS[name]
     assert f"{MODELS[name]}/512" in (REPOSITORY / "sample_models" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("target", ["ort-cpu", "onnx"])
 @pytest.mark.parametrize(("name", "weights"), FLOORS)
-def test_keeps_its_floor(
+def test_keeps_its_floor_and_is_valid(
     name: str, weights: str, target: str, quantized: Callable[[str, str, str], Outcome]
 ) -> None:
     floor, outcome = FLOORS[name, weights], quantized(name, weights, target)
@@ -140,7 +144,7 @@ def test_keeps_its_floor(
     assert outcome.result.size_bytes == size
     assert source(name).stat().st_size / size >= floor.shrink
 
-    exact = logits(source(name), name).astype(np.float64)
+    exact = float_logits(name).astype(np.float64)
     noise = float(np.sum(np.square(exact - outcome.logits)))
     sqnr_db = 10 * np.log10(float(np.sum(np.square(exact))) / noise)
     assert sqnr_db >= floor.sqnr_db
@@ -153,13 +157,13 @@ def test_keeps_its_floor(
     correct = int((outcome.logits.argmax(axis=1) == labels(name)).sum())
     assert correct >= MODELS[name] - floor.lost
 
+    # In the same test, since two processes would quantize it twice.
+    assert_valid_without_work_at_every_run(outcome.result, target)
+    if target == "onnx":
+        assert_runs_in_the_reference_implementation(outcome, name, exact[:2], floor)
 
-@pytest.mark.parametrize("target", ["ort-cpu", "onnx"])
-@pytest.mark.parametrize(("name", "weights"), FLOORS)
-def test_is_a_valid_model_without_work_at_every_run(
-    name: str, weights: str, target: str, quantized: Callable[[str, str, str], Outcome]
-) -> None:
-    result = quantized(name, weights, target).result
+
+def assert_valid_without_work_at_every_run(result: QuantizationResult, target: str) -> None:
     onnx.checker.check_model(str(result.output))
     assert result.verification is not None
     assert result.verification.optimized is not None
@@ -169,22 +173,17 @@ def test_is_a_valid_model_without_work_at_every_run(
         assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
 
 
-@pytest.mark.parametrize("weights", WEIGHT_TYPES)
-@pytest.mark.parametrize("name", MODELS)
-def test_standard_target_runs_in_the_reference_implementation(
-    name: str, weights: str, quantized: Callable[[str, str, str], Outcome]
+def assert_runs_in_the_reference_implementation(
+    outcome: Outcome, name: str, expected: npt.NDArray[np.float64], floor: Floor
 ) -> None:
-    from onnx.reference import ReferenceEvaluator
-
-    outcome = quantized(name, weights, "onnx")
+    """For the two first samples, of which ``expected`` are the float logits."""
     with np.load(next(iter(sorted(data(name).glob("*.npz"))))) as arrays:
         feeds = {key: array[:2] for key, array in arrays.items()}
     (actual,) = ReferenceEvaluator(str(outcome.result.output)).run(None, feeds)
-    expected = logits(source(name), name)[:2]
     noise = float(np.sum(np.square(expected - actual)) / np.sum(np.square(expected)))
     # Two samples of 512 scatter around the mean of all; half its decibels separate an accident of
     # the samples from a wrong operator, which leaves about none.
-    assert -10 * np.log10(noise) >= FLOORS[name, weights].sqnr_db / 2
+    assert -10 * np.log10(noise) >= floor.sqnr_db / 2
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,87 @@ def test_bodies_are_counted(tmp_path: Path) -> None:
     assert graph.constant_dequantize_nodes == ("inner",)
 
 
+WEIGHT = np.ones((8, 8), np.float32)
+INTEGERS = {"q": np.ones((8, 8), np.int8), "s": np.float32(1)}
+LAYERS = {
+    "constant": ("[n] y = MatMul(x, w)", {"w": WEIGHT}, ("n",)),
+    "constant-on-the-left": ("[n] y = MatMul(w, x)", {"w": WEIGHT}, ("n",)),
+    "without-a-name": ("y = Gemm(x, w)", {"w": WEIGHT}, ("y",)),
+    "bias-only": ("[n] y = Gemm(x, x, w)", {"w": WEIGHT}, ()),
+    "activations": ("[n] y = MatMul(x, x)", {}, ()),
+    "dequantized": ("w = DequantizeLinear(q, s) [n] y = MatMul(x, w)", INTEGERS, ("n",)),
+    "dequantized-and-transposed": (
+        "d = DequantizeLinear(q, s) w = Transpose(d) [n] y = Gemm(x, w)",
+        INTEGERS,
+        ("n",),
+    ),
+    "widened": ("c = Cast<to = 1>(q) w = Mul(c, s) [n] y = MatMul(x, w)", INTEGERS, ("n",)),
+    "from-an-activation": ("w = Mul(x, s) [n] y = MatMul(x, w)", {"s": np.float32(1)}, ()),
+    "dequantized-activation": (
+        "i = QuantizeLinear(x, s) d = DequantizeLinear(i, s) [n] y = MatMul(d, d)",
+        {"s": np.float32(1)},
+        (),
+    ),
+    "integer": (
+        "i = Cast<to = 3>(x) j = MatMulInteger(i, q) y = Cast<to = 1>(j)",
+        {"q": INTEGERS["q"]},
+        (),
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "weights", "layers"), LAYERS.values(), ids=LAYERS)
+def test_float_layers_are_those_with_a_weight(
+    text: str, weights: dict[str, np.ndarray], layers: tuple[str, ...], tmp_path: Path
+) -> None:
+    model = make_model(text, "float[8, 8] x", "float[8, 8] y", weights)
+    assert read_optimized_graph(save(model, tmp_path / "model.onnx")).float_layers == layers
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("[n] y = Conv(x, w)", ("w",)),
+        ("[n] y = ConvTranspose(x, w)", ("w",)),
+        ("[n] y = com.microsoft.FusedConv(x, w)", ("w",)),
+        ("[n] y = LSTM<hidden_size = 2>(x, w, r)", ("w", "r")),
+        ("[n] y = GRU<hidden_size = 2>(x, x, r)", ("r",)),
+        ("[n] y = com.microsoft.Attention<num_heads = 1>(x, w)", ("w",)),
+        ('[n] y = Einsum<equation = "ij,jk->ik">(x, w)', ("w",)),
+    ],
+    ids=lambda one: one if isinstance(one, str) else "",
+)
+def test_weight_of_every_operator(text: str, names: tuple[str, ...], tmp_path: Path) -> None:
+    weights = dict.fromkeys(names, WEIGHT)
+    model = make_model(text, "float[8, 8] x", "float[8, 8] y", weights, contrib=True)
+    assert read_optimized_graph(save(model, tmp_path / "model.onnx")).float_layers == ("n",)
+
+
+def test_layers_in_bodies_see_weights_outside(tmp_path: Path) -> None:
+    model = make_model(
+        "w = DequantizeLinear(q, s)"
+        " y = If(b) <then_branch = yes () => (float[8, 8] o) { [inner] o = MatMul(x, w) },"
+        " else_branch = no () => (float[8, 8] p) { p = MatMul(x, x) }>",
+        "bool b, float[8, 8] x",
+        "float[8, 8] y",
+        INTEGERS,
+    )
+    graph = read_optimized_graph(save(model, tmp_path / "model.onnx"))
+    assert graph.float_nodes == {"MatMul": 2}
+    assert graph.float_layers == ("inner",)
+
+
+def test_branches_of_a_constant_condition_are_no_constants(tmp_path: Path) -> None:
+    model = make_model(
+        "w = If(b) <then_branch = yes () => (float[8, 8] o) { o = Neg(x) },"
+        " else_branch = no () => (float[8, 8] p) { p = Identity(x) }> [n] y = MatMul(x, w)",
+        "float[8, 8] x",
+        "float[8, 8] y",
+        {"b": np.array(True)},
+    )
+    assert read_optimized_graph(save(model, tmp_path / "model.onnx")).float_layers == ()
+
+
 CASES = {
     "one-reader": ("y = MatMul(x, a)", {"DynamicQuantizeMatMul": 1}, {}),
     "bias": ("p = MatMul(x, a) y = Add(p, c)", {"DynamicQuantizeMatMul": 1}, {}),

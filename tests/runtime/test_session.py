@@ -6,6 +6,7 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+import onnx
 import pytest
 
 from onnxq.errors import ExecutionError
@@ -42,6 +43,30 @@ def test_outputs_come_in_their_order(model: Path) -> None:
 def test_mapped_session_computes_the_same(model: Path, mapped: bool) -> None:
     y, _ = Session(model, mapped=mapped, threads=1).run({"x": np.eye(4, dtype=np.float32)})
     np.testing.assert_array_equal(y, np.ones((4, 3), np.float32))
+
+
+@pytest.mark.parametrize("optimization", ["all", "none"])
+@pytest.mark.parametrize("spinning", [False, True])
+def test_every_kind_of_session_computes_the_same(
+    model: Path, optimization: str, spinning: bool
+) -> None:
+    session = Session(model, optimization=optimization, spinning=spinning, threads=2)
+    y, _ = session.run({"x": np.eye(4, dtype=np.float32)})
+    np.testing.assert_array_equal(y, np.ones((4, 3), np.float32))
+
+
+@pytest.mark.parametrize(("optimization", "nodes"), [("all", 1), ("none", 3)])
+def test_level_of_optimization(optimization: str, nodes: int, tmp_path: Path) -> None:
+    text = "a = Identity(x) b = Identity(a) y = Neg(b)"
+    path = save(make_model(text, "float[2] x", "float[2] y"), tmp_path / "model.onnx")
+    written = tmp_path / "optimized.onnx"
+    Session(path, optimized_path=written, optimization=optimization)
+    assert len(onnx.load(str(written)).graph.node) == nodes
+
+
+def test_level_of_optimization_that_does_not_exist(model: Path) -> None:
+    with pytest.raises(ValueError, match="'all' or 'none', not 'some'"):
+        Session(model, optimization="some")
 
 
 def test_optimized_graph_is_written_where_asked(model: Path, tmp_path: Path) -> None:

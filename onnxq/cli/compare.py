@@ -1,0 +1,131 @@
+"""``onnxq compare``."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from onnxq.cli import options
+from onnxq.cli.signals import hold_signals
+from onnxq.cli.static import IMAGE_OPTIONS, IMAGES
+from onnxq.errors import EXIT_NO
+
+GATES = (
+    ("min-sqnr", "DB", "Lowest SQNR of any output, in dB."),
+    ("min-cosine", "C", "Lowest mean cosine of any output."),
+    ("min-agreement", "P", "Lowest share of same largest scores, 0.98 or 98."),
+    ("min-accuracy", "P", "Lowest top-1 accuracy on labels, 0.95 or 95, or value of --metric."),
+    ("max-accuracy-drop", "POINTS", "Most points of accuracy lost against float."),
+    ("min-speedup", "X", "Least times as fast as float."),
+    ("max-size-ratio", "R", "Largest size of QUANTIZED over that of FLOAT."),
+    ("max-latency-ms", "MS", "Longest median inference, in milliseconds."),
+)
+SAMPLE_OPTIONS = ("samples", "seed", "skip_bad")
+
+
+def _add_gates(command: Callable[..., Any]) -> Callable[..., Any]:
+    for name, metavar, text in reversed(GATES):
+        command = click.option(f"--{name}", type=float, metavar=metavar, help=text)(command)
+    return command
+
+
+@click.command(short_help="Compare a quantized model with its float original.")
+@click.argument("float_model", type=click.Path(path_type=Path, readable=False), metavar="FLOAT")
+@click.argument(
+    "quantized_model", type=click.Path(path_type=Path, readable=False), metavar="QUANTIZED"
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, readable=False),
+    metavar="DIR",
+    help="Folder of samples: .npz, .npy, onnx test sets, images; with sub-folders.",
+)
+@click.option("--reader", metavar="MODULE:FUNCTION", help="Function that gives samples instead.")
+@click.option("--samples", type=int, metavar="N", help="Use N of them.  [default: all]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Chooses which N samples.")
+@click.option("--skip-bad", is_flag=True, help="Go on without samples that do not fit.")
+@IMAGES
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path, readable=False),
+    metavar="FILE",
+    help="Classes: .json, .csv or .npy.  [default: labels.* in DIR or beside it, class folders]",
+)
+@click.option(
+    "--metric", metavar="MODULE:FUNCTION", help="Function that rates the outputs of a sample."
+)
+@click.option("--layers", is_flag=True, help="Find which layers the error comes from.")
+@click.option(
+    "--latency/--no-latency", default=True, show_default=True, help="Measure times of both models."
+)
+@click.option(
+    "--threads", type=int, default=1, show_default=True, help="Threads while times are measured."
+)
+@click.option(
+    "--rounds", type=int, default=15, show_default=True, help="Rounds of that measurement."
+)
+@_add_gates
+@click.option(
+    "--report",
+    "reports",
+    multiple=True,
+    type=click.Path(path_type=Path, readable=False),
+    metavar="FILE",
+    help="Write a report: .json, .md, .xml (JUnit) or .html, by its ending.",
+)
+@options.JSON
+def compare(
+    *,
+    float_model: Path,
+    quantized_model: Path,
+    reports: tuple[Path, ...],
+    as_json: bool,
+    **values: Any,
+) -> None:
+    """Compare QUANTIZED with FLOAT: accuracy, where the error comes from, size, speed.
+
+    Every gate that is given has to be met: if one is not, the exit code is 1.
+
+    \b
+    Example:
+      onnxq compare model.onnx model.static.onnx --data samples/ --min-sqnr 30 --min-speedup 1.5
+    """
+    with hold_signals():
+        import onnxq
+        from onnxq.cli.output import make_console, print_json, show_progress
+        from onnxq.report.comparison_text import print_comparison
+        from onnxq.report.files import append_step_summary, check_report_path, write_report
+        from onnxq.samples import ImageOptions
+
+    for path in reports:
+        check_report_path(path)
+    images = ImageOptions(**{name: values.pop(name) for name in IMAGE_OPTIONS})
+    limits = {
+        name: limit
+        for name, limit in ((name, values.pop(name.replace("-", "_"))) for name, *_ in GATES)
+        if limit is not None
+    }
+    # Functions of the user may print; standard output is for the result.
+    with contextlib.redirect_stdout(sys.stderr):
+        report = onnxq.compare(
+            float_model,
+            quantized_model,
+            images=images,
+            gates=limits,
+            progress=show_progress,
+            **values,
+        )
+    for path in reports:
+        write_report(report, path)
+    append_step_summary(report)
+    if as_json:
+        print_json(report.to_json())
+    else:
+        print_comparison(make_console(), report)
+    if not report.is_passed:
+        raise click.exceptions.Exit(EXIT_NO)

@@ -1,0 +1,113 @@
+"""The part of a ``ModelJob`` that has to do with samples: calibration, and what is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from onnxq.comparison.gates import GATE_RULES, check_limits, read_limit
+from onnxq.pipelines import RangeOptions
+from onnxq.pipelines.compare import CompareOptions
+from onnxq.report.files import check_report_path
+from onnxq.runs.jobs import Calibration, Evaluation, SampleChoice
+from onnxq.runs.settings import Setting, Settings
+from onnxq.samples import ImageOptions, SampleOptions
+
+
+def build_calibration(settings: Settings) -> Calibration | None:
+    """Where the ranges of a static model come from; what is wrong is noted."""
+    load, save = settings.get("ranges", ""), settings.get("save_ranges", "")
+    samples = None
+    if settings.has("calib", "reader"):
+        samples = _choose_samples(settings, "calib", "reader", "samples")
+    elif not load:
+        settings.note("calib: is missing; static needs calib, reader or ranges", "mode")
+    with settings.blame("method"):
+        return Calibration(
+            samples=samples,
+            options=RangeOptions(
+                method=settings.get("method", RangeOptions.method),
+                percentile=settings.get("percentile", RangeOptions.percentile),
+            ),
+            load=Path(load) if load else None,
+            save=Path(save) if save else None,
+        )
+    return None
+
+
+def build_evaluation(settings: Settings) -> Evaluation | None:
+    """What to measure on which samples; None without any, or where something is wrong."""
+    if not settings.has("eval", "eval_reader"):
+        return None
+    samples = _choose_samples(settings, "eval", "eval_reader", "eval_samples")
+    limits = _read_limits(settings)
+    reports: tuple[str, ...] = settings.get("report", ())
+    for report in reports:
+        with settings.blame("report"):
+            check_report_path(Path(report))
+    labels = settings.get("labels", "")
+    if samples is None:
+        return None
+    with settings.blame("metric", "eval"):
+        return Evaluation(
+            samples=samples,
+            options=CompareOptions(
+                limits=limits,
+                labels=Path(labels) if labels else None,
+                metric=settings.get("metric", None),
+                layers=settings.get("layers", CompareOptions.layers),
+                latency=settings.get("latency", CompareOptions.latency),
+                threads=settings.get("threads", CompareOptions.threads),
+                rounds=settings.get("rounds", CompareOptions.rounds),
+            ),
+            reports=tuple(map(Path, reports)),
+        )
+    return None
+
+
+def _choose_samples(
+    settings: Settings, folder: str, reader: str, limit: str
+) -> SampleChoice | None:
+    if settings.has(folder) and settings.has(reader):
+        settings.note(f"{reader}: stands beside {folder}; give one of the two", reader)
+    images = None
+    # The first of them that is refused is noted; a second one for the same values is the same.
+    with settings.blame("size", "mean", "std", "scale", "layout", "channels"):
+        images = ImageOptions(
+            size=settings.get("size", None),
+            mean=settings.get("mean", None),
+            std=settings.get("std", None),
+            layout=settings.get("layout", None),
+            channels=settings.get("channels", ImageOptions.channels),
+            scale=settings.get("scale", None),
+        )
+    with settings.blame(limit):
+        return SampleChoice(
+            folder=Path(settings.get(folder, "")) if settings.has(folder) else None,
+            reader=settings.get(reader, None),
+            options=SampleOptions(
+                limit=settings.get(limit, None),
+                seed=settings.get("seed", SampleOptions.seed),
+                skip_bad=settings.get("skip_bad", SampleOptions.skip_bad),
+                images=images,
+            ),
+        )
+    return None
+
+
+def _read_limits(settings: Settings) -> dict[str, float]:
+    """The limits that can be taken; those of the model come before those of the defaults."""
+    common: Mapping[str, Setting] = {}
+    if "gates" in settings.defaults:
+        common = settings.defaults["gates"].value
+    own: Mapping[str, Setting] = settings.own["gates"].value if "gates" in settings.own else {}
+    limits: dict[str, float] = {}
+    for name, setting in {**common, **own}.items():
+        rule = GATE_RULES[name]
+        with settings.blame_line(setting.line):
+            check_limits({name: setting.value})
+            # The value of a metric of the user need not be a share; nothing is known of it here.
+            is_share = rule.is_share and not settings.has("metric")
+            read_limit(rule, setting.value, is_share=is_share)
+            limits[name] = setting.value
+    return limits

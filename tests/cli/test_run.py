@@ -1,0 +1,341 @@
+"""``onnxq run`` on the sample models: real workers, real quantization."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.running import CALIB_DATA, COMMAND, SAMPLE_MODELS, assert_refused, list_files, onnxq
+
+MODELS = ("mlp", "cnn", "lstm", "transformer")
+OUTPUTS = ("mlp.int8.onnx", "cnn.static.onnx", "lstm.int8.onnx", "transformer.int8.onnx")
+
+ONE_MODEL = """
+[[model]]
+source = "mlp.onnx"
+mode = "dynamic"
+eval = "../calib_data/mlp/eval"
+latency = false
+gates = { min_sqnr = 30 }
+"""
+
+
+def copy_samples(folder: Path) -> Path:
+    """The sample models and their data; returns the folder with the pipeline file."""
+    models = folder / "models"
+    models.mkdir()
+    for name in MODELS:
+        shutil.copy(SAMPLE_MODELS / f"{name}.onnx", models)
+    shutil.copy(SAMPLE_MODELS / "onnxq.toml", models)
+    (folder / "calib_data").symlink_to(CALIB_DATA)
+    return models
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a pipeline that ran."""
+    models = copy_samples(tmp_path_factory.mktemp("finished"))
+    result = onnxq("run", "--jobs", "2", cwd=models)
+    assert result.returncode == 0, result.stderr
+    return models
+
+
+@pytest.fixture
+def models(finished: Path, tmp_path: Path) -> Path:
+    """A copy of that folder to change."""
+    (tmp_path / "calib_data").symlink_to(CALIB_DATA)
+    return Path(shutil.copytree(finished, tmp_path / "models"))
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Path:
+    """A folder with a pipeline of one model that has not run."""
+    folder = copy_samples(tmp_path)
+    (folder / "onnxq.toml").write_text(ONE_MODEL)
+    return folder
+
+
+def states(result: subprocess.CompletedProcess[str]) -> list[str]:
+    return [one["state"] for one in read_json(result)["models"]]
+
+
+def read_json(result: subprocess.CompletedProcess[str]) -> Any:
+    assert result.stdout, result.stderr
+    return json.loads(result.stdout)
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text("utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), "utf-8")
+
+
+def test_sample_models_pass(finished: Path) -> None:
+    lock = json.loads((finished / "onnxq.lock").read_text())
+    assert tuple(lock["models"]) == OUTPUTS
+    assert lock["models"]["cnn.static.onnx"]["ranges"]["tensors"]
+    assert sorted(one.name for one in finished.iterdir()) == sorted(
+        [*OUTPUTS, "onnxq.lock", "onnxq.toml", *(f"{name}.onnx" for name in MODELS)]
+    )
+
+
+def test_second_run_does_only_what_changed(models: Path) -> None:
+    before = list_files(models)
+    result = onnxq("run", "--json", "--jobs", "2", cwd=models)
+    assert states(result) == ["up to date"] * 4
+    assert list_files(models) == before
+    assert "quantizing" not in result.stderr
+    (models / "mlp.int8.onnx").unlink()
+    (models / "lstm.int8.onnx").write_bytes(b"damaged")
+    edit(models / "onnxq.toml", 'source = "transformer.onnx"', 'source="transformer.onnx"\nseed=1')
+    # From another folder, because paths are relative to the file.
+    again = onnxq("run", models / "onnxq.toml", "--json", "--jobs", "2", cwd=models.parent)
+    assert states(again) == ["done", "up to date", "done", "done"]
+    assert "[4/4] transformer: quantizing" not in again.stderr
+    assert "[4/4] transformer: comparing" in again.stderr
+    for name in OUTPUTS:
+        assert (models / name).read_bytes() == before[name]
+
+
+def test_gate_that_is_raised_fails_and_every_report_names_it(models: Path) -> None:
+    text = "".join(
+        f'eval = "../calib_data/{name}/eval"\nreport = ["r/{name}.json", "r/{name}.md", '
+        f'"r/{name}.xml", "r/{name}.html"]\n!'
+        for name in MODELS
+    )
+    for name, lines in zip(MODELS, text.split("!"), strict=False):
+        edit(models / "onnxq.toml", f'eval = "../calib_data/{name}/eval"\n', lines)
+    edit(models / "onnxq.toml", "min_sqnr = 30", "min_sqnr = 44")
+    endings = ("json", "md", "xml", "html")
+    every = [argument for end in endings for argument in ("--report", f"all.{end}")]
+    result = onnxq("run", "--jobs", "2", *every, cwd=models)
+    assert result.returncode == 1, result.stderr
+    assert "mlp: min-sqnr 44 dB: reached 43.21 dB (output 'logits')" in result.stdout
+    assert "quantizing" not in result.stderr
+    for end in endings:
+        for path in (models / f"all.{end}", *(models / "r" / f"{name}.{end}" for name in MODELS)):
+            assert "min-sqnr" in path.read_text("utf-8"), path
+    recalled = onnxq("run", "--json", cwd=models)
+    assert recalled.returncode == 1
+    assert states(recalled) == ["gate failed", "gate failed", "up to date", "up to date"]
+    assert "comparing" not in recalled.stderr
+
+
+def test_gate_is_checked_against_recorded_numbers(models: Path) -> None:
+    edit(models / "onnxq.toml", "max_size_ratio = 0.5", "max_size_ratio = 0.3")
+    result = onnxq("run", "--json", cwd=models)
+    assert result.returncode == 1
+    assert states(result) == ["up to date", "gate failed", "up to date", "gate failed"]
+    assert "comparing" not in result.stderr
+
+
+def test_locked_run_elsewhere(models: Path) -> None:
+    for name in OUTPUTS:
+        (models / name).unlink()
+    before = list_files(models)
+    result = onnxq("run", "--locked", "--json", "--jobs", "2", cwd=models)
+    assert result.returncode == 0, result.stderr
+    assert states(result) == ["done"] * 4
+    assert set(list_files(models)) - set(before) == set(OUTPUTS)
+    assert (models / "onnxq.lock").read_bytes() == before["onnxq.lock"]
+
+
+def test_locked_run_that_differs(models: Path) -> None:
+    lock = models / "onnxq.lock"
+    edit(models / "onnxq.toml", 'source = "mlp.onnx"', 'source = "mlp.onnx"\nper_channel = false')
+    content = json.loads(lock.read_text())
+    content["models"]["lstm.int8.onnx"]["output_sha256"] = "0" * 64
+    lock.write_text(json.dumps(content))
+    before = lock.read_bytes()
+    result = onnxq("run", "--locked", "--jobs", "2", cwd=models)
+    assert result.returncode == 1
+    assert "mlp: the output differs: sha256 " in result.stdout
+    assert "mlp: the options changed since the lock was written" in result.stdout
+    assert "mlp: SQNR of 'logits' is " in result.stdout
+    assert "lstm: the output differs: sha256 " in result.stdout
+    assert "cnn: the output" not in result.stdout
+    assert lock.read_bytes() == before
+
+
+def test_locked_and_forced_checks_numbers_too(one: Path) -> None:
+    assert onnxq("run", cwd=one).returncode == 0
+    edit(one / "onnxq.lock", '"sqnr_db": 43.2', '"sqnr_db": 93.2')
+    assert onnxq("run", "--locked", cwd=one).returncode == 0
+    result = onnxq("run", "--locked", "--force", cwd=one)
+    assert result.returncode == 1
+    assert "mlp: SQNR of 'logits' is 43.2092, in the lock 93.2092" in result.stdout
+
+
+def test_locked_without_a_lock(one: Path) -> None:
+    assert_refused(onnxq("run", "--locked", cwd=one), 2, "onnxq.lock: no such file")
+
+
+def test_damaged_lock(one: Path) -> None:
+    (one / "onnxq.lock").write_text("__import__('os').remove('mlp.onnx')")
+    assert_refused(onnxq("run", cwd=one), 3, "onnxq.lock: is no lock of onnxq run")
+    assert (one / "mlp.onnx").is_file()
+
+
+def test_broken_models_do_not_stop_the_others(one: Path) -> None:
+    (one / "bad.onnx").write_bytes(b"no model")
+    (one / "dies.py").write_text(
+        "import os, signal\ndef samples():\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    broken = """
+[[model]]
+source = "bad.onnx"
+mode = "dynamic"
+[[model]]
+source = "cnn.onnx"
+mode = "static"
+reader = "dies.py:samples"
+[[model]]
+source = "lstm.onnx"
+mode = "dynamic"
+include = ["nothing"]
+"""
+    (one / "onnxq.toml").write_text(broken + ONE_MODEL)
+    result = onnxq("run", "--json", cwd=one)
+    assert result.returncode == 3
+    assert "Traceback" not in result.stderr
+    models = read_json(result)["models"]
+    assert [model["state"] for model in models] == ["broke", "broke", "broke", "done"]
+    assert "bad.onnx" in models[0]["error"]
+    assert "ended by SIGKILL" in models[1]["error"]
+    assert "nothing" in models[2]["error"]
+    assert list(json.loads((one / "onnxq.lock").read_text())["models"]) == ["mlp.int8.onnx"]
+    assert not list(one.glob(".onnxq*"))
+
+
+def test_mistakes_are_all_printed(one: Path) -> None:
+    (one / "onnxq.toml").write_text(ONE_MODEL + 'wieghts = 3\nmethod = "mse"\n')
+    result = onnxq("run", cwd=one)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.splitlines() == [
+        "onnxq.toml:8: wieghts: no such key; did you mean weights?",
+        "onnxq.toml:9: method: is for static; leave it out",
+    ]
+
+
+READERS = """
+import numpy as np
+print("code of the user prints")
+def samples():
+    from scale import SCALE
+    rng = np.random.default_rng(7)
+    for _ in range(6):
+        yield {"image": SCALE * rng.random((2, 1, 16, 16), np.float32)}
+def rate(outputs, inputs, name):
+    print("so does the metric")
+    return float(outputs["logits"].max())
+"""
+
+
+def test_code_of_the_user(one: Path) -> None:
+    (one / "mine.py").write_text(READERS)
+    (one / "scale.py").write_text("SCALE = 1\n")
+    (one / "random.py").write_text("raise RuntimeError('hides a module of Python')\n")
+    (one / "onnxq.toml").write_text(
+        """
+[[model]]
+source = "cnn.onnx"
+mode = "static"
+reader = "mine.py:samples"
+eval_reader = "mine.py:samples"
+metric = "mine.py:rate"
+latency = false
+save_ranges = "made/ranges.json"
+gates = { min_accuracy = 100 }
+"""
+    )
+    quiet = {"PYTHONDONTWRITEBYTECODE": "1"}
+    result = onnxq("run", "onnxq.toml", "--json", cwd=one, environment=quiet)
+    assert result.returncode == 1, result.stderr  # no value of this model is that large
+    (gate,) = read_json(result)["models"][0]["gates"]
+    assert (gate["name"], gate["detail"]) == ("min-accuracy", "mine.py:rate")
+    assert "code of the user prints" in result.stderr
+    assert (one / "made" / "ranges.json").is_file()
+    same = onnxq("run", "--json", cwd=one, environment=quiet)
+    assert read_json(same)["models"][0]["changed"] is False
+    # The samples are what counts, wherever they come from.
+    (one / "scale.py").write_text("SCALE = 2\n")
+    assert read_json(onnxq("run", "--json", cwd=one, environment=quiet))["models"][0]["changed"]
+
+
+def wait_until(condition: Any, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 50
+    while not condition():
+        assert process.poll() is None, "it ended before it could be interrupted"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize(
+    ("number", "to_all", "exit_code"),
+    [(signal.SIGINT, False, 130), (signal.SIGINT, True, 130), (signal.SIGTERM, False, 143)],
+    ids=["INT", "INT of a terminal", "TERM"],
+)
+def test_interrupted_run_leaves_nothing_and_resumes(
+    number: signal.Signals, to_all: bool, exit_code: int, tmp_path: Path
+) -> None:
+    models = copy_samples(tmp_path)
+    before = set(list_files(models))
+    process = subprocess.Popen(
+        [*COMMAND, "run", "--jobs", "2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=models,
+        start_new_session=True,
+    )
+    wait_until(lambda: (models / "onnxq.lock").is_file() and list(models.glob(".onnxq-*")), process)
+    os.killpg(process.pid, number) if to_all else process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == exit_code, stderr
+    assert stdout == ""
+    assert "Traceback" not in stderr
+    assert set(list_files(models)) - before <= {*OUTPUTS, "onnxq.lock"}
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    done = list(json.loads((models / "onnxq.lock").read_text())["models"])
+    result = onnxq("run", "--json", "--jobs", "2", cwd=models)
+    expected = ["up to date" if name in done else "done" for name in OUTPUTS]
+    assert states(result) == expected
+
+
+def test_killed_run_resumes(tmp_path: Path) -> None:
+    models = copy_samples(tmp_path)
+    process = subprocess.Popen(
+        [*COMMAND, "run"], stderr=subprocess.PIPE, text=True, cwd=models, start_new_session=True
+    )
+    wait_until(lambda: (models / "onnxq.lock").is_file(), process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    result = onnxq("run", "--json", "--jobs", "2", cwd=models)
+    assert result.returncode == 0
+    assert states(result) == ["up to date", "done", "done", "done"]
+
+
+def test_report_of_an_unknown_kind_is_refused_before_the_work(one: Path) -> None:
+    result = onnxq("run", "--report", "all.pdf", cwd=one)
+    assert_refused(result, 2, "all.pdf: unknown kind of report")
+
+
+def test_jobs(one: Path) -> None:
+    assert_refused(onnxq("run", "--jobs", "0", cwd=one), 2, "--jobs 0: give 1 or more")
+
+
+def test_summary_on_the_page_of_a_run_on_github(one: Path) -> None:
+    summary = one / "summary.md"
+    result = onnxq("run", cwd=one, environment={"GITHUB_STEP_SUMMARY": str(summary)})
+    assert result.returncode == 0
+    assert "min-sqnr" in summary.read_text()
