@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-WEIGHTS_NAME = "weights"
+WEIGHTS_NAME = "onnxq-offloaded-weights"
 OFFLOADED_TENSOR_BYTES = 1024
 """Smaller tensors stay in memory."""
 
@@ -39,6 +39,27 @@ def offload_weights(model: ir.Model, folder: Path) -> None:
     for graph in model.graphs():
         for value in graph.initializers.values():
             value.const_value = _copy_small(value.const_value)
+
+
+def include_weights(model: ir.Model) -> None:
+    """Make every weight that was moved a part of the model again, for when it is saved.
+
+    Each is read only then, one after the other.
+    """
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ir.ExternalTensor) and tensor.location == WEIGHTS_NAME:
+                value.const_value = _read_lazily(tensor)
+
+
+def _read_lazily(tensor: ir.ExternalTensor) -> ir.TensorProtocol:
+    def read() -> ir.TensorProtocol:
+        elements = np.array(tensor.numpy())
+        tensor.release()
+        return ir.Tensor(elements, dtype=tensor.dtype)
+
+    return ir.LazyTensor(read, dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)
 
 
 def _copy_small(tensor: ir.TensorProtocol | None) -> ir.TensorProtocol | None:

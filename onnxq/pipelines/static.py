@@ -14,7 +14,7 @@ from onnxq.calibration import SavedRanges, fingerprint_model, resolve_ranges, sa
 from onnxq.errors import NothingToQuantizeError, OutputError, UsageError
 from onnxq.graph.check import explain_damage
 from onnxq.graph.files import ModelFile
-from onnxq.graph.offload import offload_weights
+from onnxq.graph.offload import include_weights, offload_weights
 from onnxq.graph.output import Output, check_output, publish, stage_output, write_model
 from onnxq.numerics.affine import Parameters
 from onnxq.pipelines.calibrate import (
@@ -163,6 +163,7 @@ class _Job:
             encodings,
             operators=self.options.writes_operators,
         )
+        include_weights(self.file.model)
         method, tried = self._choose(calibration, encodings, evaluation, staged)
         encodings.fill(self._resolve(calibration, method))
         size_bytes = write_smaller(self.file, staged, force=force, in_place=in_place)

@@ -60,9 +60,9 @@ def print_comparison(console: Console, report: ComparisonReport) -> None:
 def describe_gate(gate: Gate) -> str:
     """Whether a limit is met, in one line.
 
-    >>> describe_gate(Gate(name="min-sqnr", limit=35.0, reached=37.125, unit="dB", is_met=True,
+    >>> describe_gate(Gate(name="min-sqnr", limit=35.0, reached=37.1, unit="dB", is_met=True,
     ...                    detail="output 'logits'"))
-    "PASS min-sqnr 35 dB: 37.13 dB (output 'logits')"
+    "PASS min-sqnr 35 dB: 37.1 dB (output 'logits')"
     """
     detail = f" ({gate.detail})" if gate.detail else ""
     return (

@@ -57,9 +57,9 @@ class QGemm(OpRun):  # type: ignore[misc]
         bias: Array | None = None,
         output_scale: Array | None = None,
         output_zero_point: Array | None = None,
+        transB: int = 0,
     ) -> tuple[Array]:
-        by_row = getattr(self, "transB", 0)
-        if by_row:
+        if transB:
             # Scales and zero points of columns belong to the rows of the transposed weight.
             weight = weight.T
         product = dequantize(values, scale, zero_point) @ dequantize(

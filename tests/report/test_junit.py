@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 from onnxq.comparison.results import ComparisonReport
 from onnxq.report.junit import RUNS, write_junit
