@@ -7,8 +7,6 @@ operators need no optimisation. They are made from the pairs, once all of them s
 - DequantizeLinear is left where a float node reads, QuantizeLinear where a float tensor enters.
 - A Relu or Clip that a range takes over disappears; where zero has to be in the middle of the
   integers, no range can do that, and it becomes a Clip of integers.
-- A Resize that mixes neighbours stays between its pairs: the kernel for integers cuts off
-  fractions, which lowers every result by half a step on average.
 
 The ONNX standard has no QLinearAdd and the like: without contrib operators, arithmetic stays
 between its pairs.
@@ -110,8 +108,6 @@ class _OperatorWriter:
             self._multiply_by_parts(one.node)
 
     def _move(self, one: IntegerNode) -> None:
-        if _mixes(one.node):
-            return
         one.node.replace_input_with(0, self._edges.read(one.node.inputs[0]).values)
         for value in one.outputs:
             self._edges.skip_quantizer(value, value)
@@ -230,11 +226,6 @@ class _OperatorWriter:
         if one.bounds is not None and scheme.symmetric and scheme.type.is_signed:
             values = self._edges.clip(one, values)
         self._edges.finish(one, values)
-
-
-def _mixes(node: ir.Node) -> bool:
-    mode = node.attributes.get("mode")
-    return node.op_type == "Resize" and mode is not None and mode.as_string() != "nearest"
 
 
 def _name(node: ir.Node) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -99,7 +100,12 @@ def compare(
         import onnxq
         from onnxq.cli.output import make_console, print_json, show_progress
         from onnxq.report.comparison_text import print_comparison
-        from onnxq.report.files import append_step_summary, check_report_path, write_report
+        from onnxq.report.files import (
+            append_step_summary,
+            check_report_path,
+            make_json,
+            write_report,
+        )
         from onnxq.samples import ImageOptions
 
     for path in reports:
@@ -120,11 +126,12 @@ def compare(
             progress=show_progress,
             **values,
         )
+    command = shlex.join(["onnxq", *sys.argv[1:]])
     for path in reports:
-        write_report(report, path)
+        write_report(report, path, command=command)
     append_step_summary(report)
     if as_json:
-        print_json(report.to_json())
+        print_json(make_json(report))
     else:
         print_comparison(make_console(), report)
     if not report.is_passed:

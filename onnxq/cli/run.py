@@ -70,14 +70,14 @@ def run(
     """
     with hold_signals():
         from onnxq.cli.output import make_console, print_json
-        from onnxq.report.files import append_step_summary, check_report_path, write_report
-        from onnxq.runs import RunOptions, run_pipeline
+        from onnxq.report.files import append_step_summary, write_report
+        from onnxq.runs import RunOptions, prepare_reports, run_pipeline
 
-    for path in reports:
-        check_report_path(path)
     run_options = RunOptions(jobs=jobs, force=force, locked=locked)
+    pipeline = _read(pipeline_file)
+    prepare_reports(reports)
     result = run_pipeline(
-        _read(pipeline_file), options=run_options, tell=lambda line: click.echo(line, err=True)
+        pipeline, options=run_options, tell=lambda line: click.echo(line, err=True)
     )
     for path in reports:
         write_report(result.reports, path, command=f"onnxq run {pipeline_file}")

@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxq.comparison.results import TaskMetric
 from onnxq.comparison.scoring import Outputs, Scorer
-from onnxq.errors import DataError, ExecutionError
+from onnxq.errors import DataError, ExecutionError, VerificationError
 from onnxq.runtime.session import Session
 from onnxq.samples import Sample
 from onnxq.verification.comparison import Comparison, OutputComparison
@@ -57,21 +57,29 @@ def measure_accuracy(
             expected = reference.run(sample.feeds)
         except ExecutionError as error:
             raise DataError(f"sample {sample.name}: {error.reason}") from error
-        for name, comparison in comparisons.items():
-            measured = comparison.add(sample.feeds, expected)
-            if name == first:
-                for scorer in scorers:
-                    scorer.add(
-                        sample,
-                        _name_outputs(reference, expected),
-                        _name_outputs(reference, measured),
-                    )
+        measured = {
+            name: _run(comparison, sample, expected) for name, comparison in comparisons.items()
+        }
+        # Functions of the user may write into what they are given: they come last.
+        for scorer in scorers:
+            scorer.add(
+                sample,
+                _name_outputs(reference, expected),
+                _name_outputs(quantized[first], measured[first]),
+            )
         count += 1
     return Accuracy(
         {name: comparison.results() for name, comparison in comparisons.items()},
         tuple(metric for scorer in scorers for metric in scorer.results()),
         count,
     )
+
+
+def _run(comparison: Comparison, sample: Sample, expected: Sequence[Any]) -> Sequence[Any]:
+    try:
+        return comparison.add(sample.feeds, expected)
+    except VerificationError as error:
+        raise VerificationError(f"sample {sample.name}: {error}") from error
 
 
 def _name_outputs(reference: Session, results: Sequence[Any]) -> Outputs:

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from onnxq.comparison.results import ComparisonReport, Gate
 from onnxq.errors import UsageError
 
+ROUNDING = 1e-9
+"""Share by which a limit may be missed: neither 48.7 % nor 487 of 1000 is exact in binary."""
+
 Measurement = tuple[float | None, str]
 """What was reached, and which output or metric that was."""
 
@@ -45,7 +48,8 @@ class GateRule:
                 is_met=False,
                 detail=detail,
             )
-        met = reached >= limit if self.is_minimum else reached <= limit
+        slack = ROUNDING * max(1.0, abs(limit))
+        met = reached >= limit - slack if self.is_minimum else reached <= limit + slack
         return Gate(
             name=self.name, limit=limit, reached=reached, unit=self.unit, is_met=met, detail=detail
         )
@@ -144,13 +148,17 @@ def _accuracy_drop(report: ComparisonReport) -> Measurement:
 def _speedup(report: ComparisonReport) -> Measurement:
     if report.latency is None:
         return None, "latency was not measured"
-    return report.latency.speedup, f"{report.latency.threads} threads"
+    return report.latency.speedup, _name_threads(report.latency.threads)
 
 
 def _latency(report: ComparisonReport) -> Measurement:
     if report.latency is None:
         return None, "latency was not measured"
-    return report.latency.quantized_ms, f"{report.latency.threads} threads"
+    return report.latency.quantized_ms, _name_threads(report.latency.threads)
+
+
+def _name_threads(threads: int) -> str:
+    return {0: "all threads", 1: "1 thread"}.get(threads, f"{threads} threads")
 
 
 def _size_ratio(report: ComparisonReport) -> Measurement:

@@ -29,12 +29,14 @@ class Labels:
         by_name: of each sample, by its path in the folder, its file name or its stem.
         sequence: of all rows of scores in the order in which samples are read; None with names.
         output: the output that holds the scores; None to find it.
+        is_guessed: whether nobody named these labels, so that they may be none at all.
     """
 
     source: str
     by_name: Mapping[str, LabelArray] = field(default_factory=dict)
     sequence: LabelArray | None = None
     output: str | None = None
+    is_guessed: bool = False
 
     def find(self, name: str) -> LabelArray | None:
         """The classes of a sample: one for each row of scores; None if it has none."""
@@ -86,13 +88,13 @@ def read_labels(path: Path) -> Labels:
             return Labels(str(path), sequence=_to_labels(np.load(path, allow_pickle=False)))
     except DataError:
         raise
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, EOFError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as labels: {error}") from error
     raise DataError(f"{path}: labels are .json, .csv or .npy files")
 
 
 def _read_json(path: Path) -> Labels:
-    content = json.loads(path.read_text("utf-8"))
+    content = json.loads(path.read_text("utf-8-sig"))
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds no labels: give {{'sample': class, ...}}")
     output = content.get("output") if "y" in content else None
@@ -104,19 +106,28 @@ def _read_json(path: Path) -> Labels:
 
 
 def _read_csv(path: Path) -> Labels:
-    with path.open(encoding="utf-8", newline="") as stream:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
         rows = [row for row in csv.reader(stream) if row]
     if rows and not rows[0][-1].strip().lstrip("-").isdigit():
         del rows[0]
     if any(len(row) != 2 for row in rows) or not rows:
         raise DataError(f"{path}: holds no labels: give one line 'sample,class' each")
-    return Labels(str(path), {row[0].strip(): _to_labels(int(row[1])) for row in rows})
+    by_name = {row[0].strip(): _to_labels(int(row[1])) for row in rows}
+    if len(by_name) < len(rows):
+        raise DataError(f"{path}: names a sample twice; give one line for each")
+    return Labels(str(path), by_name)
 
 
 def _to_labels(value: Any) -> LabelArray:
     array = np.asarray(value)
     if array.dtype.kind not in "iu":
         raise ValueError(f"a class is a whole number, not {array.dtype.name}")
+    if array.size != max(array.shape, default=1):
+        raise ValueError(
+            f"classes are one number a row of scores, not an array of rank {array.ndim}"
+        )
+    if array.size and int(array.min()) < 0:
+        raise ValueError(f"class {array.min()} is negative")
     return array.reshape(-1).astype(np.int64)
 
 
@@ -136,4 +147,4 @@ def _find_class_folders(data: Path) -> Labels | None:
         for file in folder.rglob("*")
         if file.suffix.lower() in IMAGE_SUFFIXES
     }
-    return Labels(f"the folders of {data}", by_name) if by_name else None
+    return Labels(f"the folders of {data}", by_name, is_guessed=True) if by_name else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -9,11 +10,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from onnxq.comparison.labels import Labels
+from onnxq.comparison.labels import LabelArray, Labels
 from onnxq.comparison.results import TaskMetric
 from onnxq.errors import DataError
 from onnxq.numerics.agreement import looks_like_scores
 from onnxq.samples import Sample
+from onnxq.samples.user_code import UserFunction, importable, user_errors_named
 
 Outputs = Mapping[str, npt.NDArray[Any]]
 MetricFunction = Callable[[Outputs, Mapping[str, npt.NDArray[Any]], str], float | None]
@@ -37,50 +39,65 @@ class LabelScorer:
     """Top-1 and top-5 accuracy on labels.
 
     Attributes:
-        labels: by the name of the sample.
+        labels: by the name of the sample, or in their order.
         hits: for each k, of the float and of the quantized model.
-        total: labelled places so far.
+        total: labelled rows of scores so far.
+        classes: how many the model has; 0 before the first sample.
+        output: the one with the scores; None before the first sample.
     """
 
     labels: Labels
     hits: dict[int, list[int]] = field(default_factory=lambda: {top: [0, 0] for top in TOP})
     total: int = 0
     classes: int = 0
+    output: str | None = None
 
     def add(self, sample: Sample, expected: Outputs, measured: Outputs) -> None:
         """Rate one sample; those without a label are left out.
 
         Raises:
-            DataError: there are not as many labels as rows of scores.
+            DataError: labels and scores do not fit.
         """
         wanted = self.labels.find(sample.name)
         if wanted is None and self.labels.sequence is None:
             return
-        name = self._find_output(expected)
-        scores = expected[name].reshape(-1, expected[name].shape[-1])
+        if self.output is None:
+            self.output = self._find_output(expected)
+            if self.output is None:
+                return
+        scores = _rows_of_scores(self.labels, self.output, expected)
         if wanted is None and self.labels.sequence is not None:
             wanted = self.labels.sequence[self.total :][: len(scores)]
         if wanted is None:
             return
-        if len(wanted) != len(scores):
-            raise DataError(
-                f"{self.labels.source}: {len(wanted)} labels for sample {sample.name}, whose "
-                f"output '{name}' has {len(scores)} rows of scores; give one label a row"
-            )
+        self._check(sample, wanted, scores)
         self.classes = scores.shape[-1]
         self.total += len(wanted)
-        for model, outputs in enumerate((expected, measured)):
-            rows = outputs[name].reshape(-1, self.classes)
-            order = np.argsort(-rows, axis=-1, kind="stable")
+        for model, rows in enumerate((scores, _rows_of_scores(self.labels, self.output, measured))):
+            # A label is among the top k if fewer than k scores beat it; of equals the first wins.
+            own = np.take_along_axis(rows, wanted[:, None], axis=1)
+            index = np.arange(self.classes)
+            better = (rows > own) | ((rows == own) & (index < wanted[:, None]))
+            rank = np.count_nonzero(better, axis=1)
             for top, hits in self.hits.items():
-                hits[model] += int(
-                    np.count_nonzero(np.any(order[:, :top] == wanted[:, None], axis=1))
-                )
+                hits[model] += int(np.count_nonzero(rank < top))
 
     def results(self) -> tuple[TaskMetric, ...]:
-        """Top-1, and top-5 where there are more classes than that."""
+        """Top-1, and top-5 where there are more classes than that.
+
+        Raises:
+            DataError: there are labels left over, or none fits a sample.
+        """
+        sequence = self.labels.sequence
+        if sequence is not None and self.total != len(sequence):
+            raise DataError(
+                f"{self.labels.source}: {len(sequence)} labels for {self.total} rows of scores; "
+                "labels without names need every sample: use .json or .csv with --samples"
+            )
         if not self.total:
-            return ()
+            if self.labels.is_guessed or self.output is None:
+                return ()
+            raise DataError(f"{self.labels.source}: no label is for a sample that was run")
         return tuple(
             TaskMetric(
                 name=f"top-{top}",
@@ -92,21 +109,48 @@ class LabelScorer:
             if top == 1 or self.classes > top
         )
 
-    def _find_output(self, outputs: Outputs) -> str:
+    def _check(self, sample: Sample, wanted: LabelArray, scores: npt.NDArray[Any]) -> None:
+        source = self.labels.source
+        if len(wanted) != len(scores):
+            raise DataError(
+                f"{source}: {len(wanted)} labels for sample {sample.name}, whose output "
+                f"'{self.output}' has {len(scores)} rows of scores; give one label a row"
+            )
+        outside = wanted[(wanted < 0) | (wanted >= scores.shape[-1])]
+        if outside.size:
+            raise DataError(
+                f"{source}: class {int(outside[0])} of sample {sample.name}; output "
+                f"'{self.output}' has {scores.shape[-1]} classes, counted from 0"
+            )
+
+    def _find_output(self, outputs: Outputs) -> str | None:
+        known = ", ".join(outputs)
         if self.labels.output is not None:
             if self.labels.output not in outputs:
                 raise DataError(
                     f"{self.labels.source}: names output '{self.labels.output}'; the model has "
-                    f"{', '.join(outputs)}"
+                    f"{known}"
                 )
             return self.labels.output
         for name, array in outputs.items():
             if looks_like_scores(array):
                 return name
+        if self.labels.is_guessed:
+            return None
         raise DataError(
             f"{self.labels.source}: no output of the model looks like scores of classes; name one "
-            'in labels.json: "output": "NAME"'
+            f'of {known} in labels.json: "output": "NAME"'
         )
+
+
+def _rows_of_scores(labels: Labels, name: str, outputs: Outputs) -> npt.NDArray[Any]:
+    array = outputs[name]
+    if array.ndim == 0 or array.dtype.kind not in "fiu":
+        raise DataError(
+            f"{labels.source}: output '{name}' is {array.dtype.name} of rank {array.ndim}, which "
+            "holds no scores of classes; name another one"
+        )
+    return array.reshape(-1, array.shape[-1])
 
 
 @dataclass
@@ -114,14 +158,12 @@ class FunctionScorer:
     """The mean of a function of the user over the samples.
 
     Attributes:
-        name: 'module:function'.
-        function: rates the outputs of one model on one sample.
+        user: rates the outputs of one model on one sample.
         sums: of the float and of the quantized model.
         total: rated samples so far.
     """
 
-    name: str
-    function: MetricFunction
+    user: UserFunction
     sums: list[float] = field(default_factory=lambda: [0.0, 0.0])
     total: int = 0
 
@@ -143,7 +185,7 @@ class FunctionScorer:
             return ()
         return (
             TaskMetric(
-                name=self.name,
+                name=self.user.name,
                 float_value=self.sums[0] / self.total,
                 quantized_value=self.sums[1] / self.total,
                 samples=self.total,
@@ -152,11 +194,12 @@ class FunctionScorer:
         )
 
     def _rate(self, outputs: Outputs, sample: Sample) -> float | None:
-        try:
-            rating = self.function(outputs, sample.feeds, sample.name)
-            return None if rating is None else float(rating)
-        except Exception as error:  # code of the user raises what it likes
+        what = f"--metric {self.user.name} on sample {sample.name}"
+        with importable(self.user.folder), user_errors_named(what):
+            rating = self.user.function(dict(outputs), dict(sample.feeds), sample.name)
+            number = None if rating is None else float(rating)
+        if number is not None and not math.isfinite(number):
             raise DataError(
-                f"--metric {self.name} failed on sample {sample.name}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+                f"{what}: gives {number}; give a finite number, or None to leave it out"
+            )
+        return number

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from onnxq.comparison.accuracy import measure_accuracy
 from onnxq.comparison.execution import describe_execution
-from onnxq.comparison.footprint import measure_footprint
+from onnxq.comparison.footprint import measure_footprint, size_on_disk
 from onnxq.comparison.gates import check_gates, check_limits
 from onnxq.comparison.labels import find_labels
 from onnxq.comparison.latency import measure_latency
 from onnxq.comparison.layers import measure_layers
-from onnxq.comparison.results import ComparisonReport, Latency, LayerError
+from onnxq.comparison.results import ComparisonReport, Footprint, Latency, LayerError
 from onnxq.comparison.scoring import FunctionScorer, LabelScorer, Scorer
 from onnxq.comparison.verdict import write_verdict
 from onnxq.errors import ExecutionError
@@ -102,7 +102,7 @@ class _Comparing:
         feeds = [
             sample.feeds for sample in islice(self.samples.read(reference.inputs), LATENCY_SAMPLES)
         ]
-        first = feeds[0] if self.options.footprint else None
+        first = feeds[0] if feeds else None
         notes += [f"{len(self.samples.skipped)} bad samples skipped"] * bool(self.samples.skipped)
         return ComparisonReport(
             float_path=self.float_path,
@@ -112,8 +112,8 @@ class _Comparing:
             outputs=found.outputs[FULL],
             metrics=found.metrics,
             latency=self._measure_latency(feeds),
-            float_footprint=measure_footprint(self.float_path, first),
-            quantized_footprint=measure_footprint(self.quantized_path, first),
+            float_footprint=self._measure_footprint(self.float_path, first),
+            quantized_footprint=self._measure_footprint(self.quantized_path, first),
             executions=tuple(
                 describe_execution(
                     self.quantized_path, level=level, outputs=outputs, folder=self.folder
@@ -144,7 +144,7 @@ class _Comparing:
             scorers.append(LabelScorer(labels))
         if self.options.metric is not None:
             found = load_function("--metric", self.options.metric)
-            scorers.insert(0, FunctionScorer(found.name, found.function))
+            scorers.insert(0, FunctionScorer(found))
         return scorers
 
     def _measure_latency(self, feeds: list[Feeds]) -> Latency | None:
@@ -157,6 +157,11 @@ class _Comparing:
             threads=self.options.threads,
             rounds=self.options.rounds,
         )
+
+    def _measure_footprint(self, path: Path, feeds: Feeds | None) -> Footprint:
+        if not self.options.footprint:
+            return Footprint(size_bytes=size_on_disk(path))
+        return measure_footprint(path, feeds)
 
     def _measure_layers(self, reference: Session) -> tuple[LayerError, ...]:
         if not self.options.layers:

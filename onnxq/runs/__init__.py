@@ -1,5 +1,6 @@
 """Pipelines: a file of models, each quantized, compared and held to its limits."""
 
+from onnxq.runs.folders import prepare_reports
 from onnxq.runs.jobs import ModelJob, Pipeline
 from onnxq.runs.problems import PipelineFileError
 from onnxq.runs.reading import read_pipeline
@@ -14,6 +15,7 @@ __all__ = [
     "PipelineResult",
     "RunOptions",
     "State",
+    "prepare_reports",
     "read_pipeline",
     "run_pipeline",
 ]

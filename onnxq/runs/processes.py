@@ -39,7 +39,11 @@ class _Workers:
                 stdout=subprocess.PIPE,
             )
             self.running[index] = process
-        threading.Thread(target=self._listen, args=(index, process, task), daemon=True).start()
+            # Inside, so that signals are left to the main thread, which waits in Python.
+            listener = threading.Thread(
+                target=self._listen, args=(index, process, task), daemon=True
+            )
+            listener.start()
 
     def _listen(self, index: int, process: subprocess.Popen[bytes], task: Task) -> None:
         """Hand over the task, and whatever comes back; always ends in a message that is no step."""

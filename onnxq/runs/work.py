@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from onnxq.comparison.results import ComparisonReport
-from onnxq.errors import OutputError
 from onnxq.pipelines import (
     Progress,
     QuantizationResult,
@@ -19,6 +17,7 @@ from onnxq.pipelines.compare import run_compare
 from onnxq.plan import DynamicOptions
 from onnxq.report.files import write_report
 from onnxq.runs.fingerprints import Fingerprints, find_output, take_fingerprints
+from onnxq.runs.folders import make_folder
 from onnxq.runs.jobs import Evaluation, ModelJob
 from onnxq.runs.lock import LockedRanges, LockEntry
 from onnxq.runs.messages import Finished
@@ -90,7 +89,7 @@ def _take_from_lock(
 
 
 def _quantize(job: ModelJob, progress: Progress) -> _Quantized:
-    _make_folder(job.output)
+    make_folder(job.output)
     result = _run_mode(job, progress)
     calibration = result.calibration
     ranges = None
@@ -114,7 +113,7 @@ def _run_mode(job: ModelJob, progress: Progress) -> QuantizationResult:
         )
     assert calibration is not None
     if calibration.save is not None:
-        _make_folder(calibration.save)
+        make_folder(calibration.save)
     return run_static(
         job.source,
         job.output,
@@ -159,7 +158,7 @@ def _are_current(evaluation: Evaluation, report: ComparisonReport, recorded: Loc
 
 def _compare(job: ModelJob, evaluation: Evaluation, progress: Progress) -> ComparisonReport:
     for path in evaluation.reports:
-        _make_folder(path)
+        make_folder(path)
     report = run_compare(
         job.source,
         job.output,
@@ -170,10 +169,3 @@ def _compare(job: ModelJob, evaluation: Evaluation, progress: Progress) -> Compa
     for path in evaluation.reports:
         write_report(report, path)
     return report
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path.parent}: cannot be made: {error.strerror or error}") from error

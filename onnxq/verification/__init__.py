@@ -110,8 +110,8 @@ def verify(
     constant = len(optimized.constant_dequantize_nodes)
     if constant and not needs_fusion:
         notes.append(
-            f"onnxruntime on the CPU has no kernels for this: it would dequantize {constant} "
-            "weights at every run, slower than float; the result is for other runtimes"
+            f"onnxruntime on the CPU does not fuse all of this: it would dequantize {constant} "
+            "constants at every run, slower than float; the result is for other runtimes"
         )
     elif constant:
         raise VerificationError(

@@ -75,7 +75,11 @@ class Comparison:
             raise VerificationError(
                 f"the float model runs, the quantized one does not: {error.reason}"
             ) from error
-        for name, a, b in zip(self._reference.output_names, expected, measured, strict=True):
+        own = dict(zip(self._quantized.output_names, measured, strict=True))
+        for name, a in zip(self._reference.output_names, expected, strict=True):
+            if name not in own:
+                raise VerificationError(f"the quantized model has no output '{name}'")
+            b = own[name]
             if isinstance(a, Sequence):
                 for index, (one, other) in enumerate(zip(a, b, strict=True)):
                     self._add_output(f"{name}[{index}]", np.asarray(one), np.asarray(other))

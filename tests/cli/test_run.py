@@ -115,13 +115,16 @@ def test_gate_that_is_raised_fails_and_every_report_names_it(models: Path) -> No
         edit(models / "onnxq.toml", f'eval = "../calib_data/{name}/eval"\n', lines)
     edit(models / "onnxq.toml", "min_sqnr = 30", "min_sqnr = 44")
     endings = ("json", "md", "xml", "html")
-    every = [argument for end in endings for argument in ("--report", f"all.{end}")]
+    every = [argument for end in endings for argument in ("--report", f"new/all.{end}")]
     result = onnxq("run", "--jobs", "2", *every, cwd=models)
     assert result.returncode == 1, result.stderr
     assert "mlp: min-sqnr 44 dB: reached 43.21 dB (output 'logits')" in result.stdout
     assert "quantizing" not in result.stderr
     for end in endings:
-        for path in (models / f"all.{end}", *(models / "r" / f"{name}.{end}" for name in MODELS)):
+        for path in (
+            models / "new" / f"all.{end}",
+            *(models / "r" / f"{name}.{end}" for name in MODELS),
+        ):
             assert "min-sqnr" in path.read_text("utf-8"), path
     recalled = onnxq("run", "--json", cwd=models)
     assert recalled.returncode == 1

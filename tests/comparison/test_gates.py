@@ -169,7 +169,6 @@ def test_gain_in_accuracy_meets_any_drop() -> None:
     assert gate.reached == pytest.approx(-5.0)
 
 
-@pytest.mark.xfail(strict=True, reason="limits are compared without room for rounding")
 @given(hits=st.integers(0, 1000), limit=st.integers(0, 1000))
 def test_accuracy_in_whole_samples(hits: int, limit: int) -> None:
     """A limit in percent of one digit decides as whole numbers do: no rounding in between."""

@@ -15,11 +15,6 @@ from onnxq.comparison.labels import Labels, find_labels, read_labels
 from onnxq.errors import DataError
 
 
-def known_fault(what: str) -> pytest.MarkDecorator:
-    """A fault that these tests found; the mark goes with it."""
-    return pytest.mark.xfail(strict=True, reason=what)
-
-
 def write(folder: Path, name: str, content: str | bytes | np.ndarray) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
@@ -77,9 +72,6 @@ CSV = {
         pytest.param(
             content,
             id=key,
-            marks=[known_fault("the mark becomes part of the name")]
-            if key == "byte-order-mark"
-            else [],
         )
         for key, content in CSV.items()
     ],
@@ -131,20 +123,11 @@ BAD: dict[str, tuple[str, str | bytes | np.ndarray]] = {
     "npy-pickle": ("a.npy", np.array([{}], object)),
     "suffix": ("a.txt", "a,1\n"),
 }
-FAULTS = {
-    "csv-huge-field": "csv.Error escapes",
-    "csv-twice": "the last of two lines for a sample wins, without a word",
-    "npy-one-hot": "a matrix is taken as a row of labels",
-    "npy-nothing": "EOFError escapes",
-}
 
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [
-        pytest.param(*case, id=key, marks=[known_fault(FAULTS[key])] if key in FAULTS else [])
-        for key, case in BAD.items()
-    ],
+    [pytest.param(*case, id=key) for key, case in BAD.items()],
 )
 def test_file_that_holds_no_labels(
     name: str, content: str | bytes | np.ndarray, tmp_path: Path
@@ -160,7 +143,6 @@ def test_file_that_is_missing(tmp_path: Path) -> None:
             find_labels(tmp_path, tmp_path / name)
 
 
-@known_fault("negative classes count as misses")
 @pytest.mark.parametrize("value", [-1, [0, -2]])
 def test_negative_classes_are_refused(value: Any, tmp_path: Path) -> None:
     with pytest.raises(DataError):

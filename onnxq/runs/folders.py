@@ -1,0 +1,33 @@
+"""Folders of results, which are made where a pipeline names them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from onnxq.errors import OutputError
+from onnxq.report.files import check_report_path
+
+
+def prepare_reports(paths: Iterable[Path]) -> None:
+    """Refuse before the work what would fail after it, and make the folders of reports.
+
+    Raises:
+        UsageError: no format has such an ending.
+        OutputError: a folder cannot be made.
+    """
+    for path in paths:
+        check_report_path(path)
+        make_folder(path)
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder that a file is to be written in.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path.parent}: cannot be made: {error.strerror or error}") from error
