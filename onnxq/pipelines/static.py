@@ -75,28 +75,13 @@ def run_static(
     if not dry_run:
         _check_files(source, destination, files, has_samples=samples is not None, force=force)
     with explain_damage(source):
-        file, selection = open_float_model(
-            source, options.uncalibrated, keep_metadata=keep_metadata
-        )
-
-        def make_plan(model: ir.Model, selection: Selection) -> Plan:
-            return plan_static(model, target, options, selection)
-
-        model, plan, selection = plan_with_opset(file, target, make_plan, selection)
-        if not plan.changes:
-            raise NothingToQuantizeError(explain_nothing(source, plan))
-        result = QuantizationResult(
-            source=source,
-            output=destination,
-            plan=plan,
-            float_size_bytes=file.size_bytes,
-            opset=model.opset_imports[""],
-            float_opset=file.model.opset_imports[""],
+        file, result, selection = _plan(
+            source, destination, target, options, keep_metadata=keep_metadata
         )
         if dry_run:
             return result
         job = _Job(
-            file=replace(file, model=model),
+            file=file,
             target=target,
             options=options,
             selection=selection,
@@ -105,10 +90,38 @@ def run_static(
             range_files=files,
             progress=progress or (lambda _label: pass_through),
         )
-        del file, plan  # they hold the weights in memory
         with stage_output(destination) as staged:
+            # Nothing else may hold the weights in memory any more.
             result = job.offload(result, staged)
             return job.run(result, staged, force=force, in_place=in_place)
+
+
+def _plan(
+    source: Path,
+    destination: Path,
+    target: Target,
+    options: StaticOptions,
+    *,
+    keep_metadata: bool,
+) -> tuple[ModelFile, QuantizationResult, Selection]:
+    """The model, simplified and of the opset that the plan needs, and a result without a file."""
+    file, selection = open_float_model(source, options.uncalibrated, keep_metadata=keep_metadata)
+
+    def make_plan(model: ir.Model, selection: Selection) -> Plan:
+        return plan_static(model, target, options, selection)
+
+    model, plan, selection = plan_with_opset(file, target, make_plan, selection)
+    if not plan.changes:
+        raise NothingToQuantizeError(explain_nothing(source, plan))
+    result = QuantizationResult(
+        source=source,
+        output=destination,
+        plan=plan,
+        float_size_bytes=file.size_bytes,
+        opset=model.opset_imports[""],
+        float_opset=file.model.opset_imports[""],
+    )
+    return replace(file, model=model), result, selection
 
 
 def _check_files(
