@@ -589,7 +589,7 @@ def assert_note_where_float(quantized: Quantized) -> None:
     assert (expanded > 0) == bool(verification.optimized.float_nodes)
     told = [note for note in verification.notes if "the result is for other runtimes" in note]
     assert len(told) == (1 if expanded else 0)
-    assert all(f"dequantize {expanded} weights" in note for note in told)
+    assert all(f"dequantize {expanded} constants" in note for note in told)
 
 
 @pytest.mark.parametrize("target", TARGETS)
