@@ -127,12 +127,12 @@ def compare(
             **values,
         )
     command = shlex.join(["onnxq", *sys.argv[1:]])
-    for path in reports:
-        write_report(report, path, command=command)
-    append_step_summary(report)
     if as_json:
         print_json(make_json(report))
     else:
         print_comparison(make_console(), report)
+    for path in reports:
+        write_report(report, path, command=command)
+    append_step_summary(report)
     if not report.is_passed:
         raise click.exceptions.Exit(EXIT_NO)

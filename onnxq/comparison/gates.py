@@ -84,6 +84,9 @@ def check_limits(limits: Mapping[str, float]) -> None:
             raise UsageError(f"no gate is called '{name}'; known gates: {', '.join(GATE_RULES)}")
         if not math.isfinite(limit):
             raise UsageError(f"--{name} {limit}: is no limit; give a finite number")
+        rule = GATE_RULES[name]
+        # That of accuracy may be a value of the user's metric, which can be any number.
+        read_limit(rule, limit, is_share=rule.is_share and rule.measure is not _accuracy)
 
 
 def read_limit(rule: GateRule, limit: float, *, is_share: bool) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -61,10 +61,10 @@ def find_labels(data: Path | None, named: Path | None = None) -> Labels | None:
         return read_labels(named)
     if data is None:
         return None
-    for folder in (data, data.parent):
+    for folder in (data, data.resolve().parent):
         for name in NAMES:
             if (folder / name).is_file():
-                return read_labels(folder / name)
+                return replace(read_labels(folder / name), is_guessed=True)
     return _find_class_folders(data)
 
 

@@ -145,6 +145,7 @@ class LayerError:
         """Plain data; infinite is null."""
         return {
             **vars(self),
+            "adds_nothing": self.added_sqnr_db == math.inf,
             "added_sqnr_db": _finite(self.added_sqnr_db),
             "accumulated_sqnr_db": _finite(self.accumulated_sqnr_db),
         }

@@ -95,7 +95,7 @@ class LabelScorer:
                 "labels without names need every sample: use .json or .csv with --samples"
             )
         if not self.total:
-            if self.labels.is_guessed or self.output is None:
+            if self.labels.is_guessed:
                 return ()
             raise DataError(f"{self.labels.source}: no label is for a sample that was run")
         return tuple(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -18,9 +18,11 @@ from onnxq.comparison.layers import measure_layers
 from onnxq.comparison.results import ComparisonReport, Footprint, Latency, LayerError
 from onnxq.comparison.scoring import FunctionScorer, LabelScorer, Scorer
 from onnxq.comparison.verdict import write_verdict
-from onnxq.errors import ExecutionError
+from onnxq.errors import DataError, ExecutionError, UsageError
+from onnxq.graph.files import load_model
 from onnxq.pipelines.calibrate import Progress
 from onnxq.pipelines.common import pass_through
+from onnxq.rules.quantized import find_quantization
 from onnxq.runtime.session import Feeds, Session
 from onnxq.samples import Sample, Samples
 from onnxq.samples.user_code import load_function
@@ -44,6 +46,9 @@ class CompareOptions:
         threads: for one operator, while times are measured.
         rounds: of that measurement.
         footprint: measure load time and memory, in processes of their own.
+
+    Raises:
+        UsageError: a number that makes no sense.
     """
 
     limits: Mapping[str, float] = field(default_factory=dict)
@@ -54,6 +59,12 @@ class CompareOptions:
     threads: int = 1
     rounds: int = 15
     footprint: bool = True
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise UsageError(f"--threads {self.threads}: give 0 (all) or more")
+        if self.rounds < 1:
+            raise UsageError(f"--rounds {self.rounds}: give 1 or more")
 
 
 def run_compare(
@@ -97,13 +108,13 @@ class _Comparing:
         """Accuracy, task metrics, layers, times, sizes, and what the runtime makes of it."""
         reference = Session(self.float_path)
         sessions, notes = self._open_quantized()
-        scorers = self._make_scorers()
+        scorers = self._make_scorers(notes)
         found = measure_accuracy(reference, sessions, self._read(reference, "comparing"), scorers)
         feeds = [
             sample.feeds for sample in islice(self.samples.read(reference.inputs), LATENCY_SAMPLES)
         ]
         first = feeds[0] if feeds else None
-        notes += [f"{len(self.samples.skipped)} bad samples skipped"] * bool(self.samples.skipped)
+        notes += self._find_notes()
         return ComparisonReport(
             float_path=self.float_path,
             quantized_path=self.quantized_path,
@@ -135,17 +146,29 @@ class _Comparing:
     def _read(self, reference: Session, label: str) -> Iterable[Sample]:
         return self.progress(label)(self.samples.read(reference.inputs), self.samples.count)
 
-    def _make_scorers(self) -> list[Scorer]:
+    def _make_scorers(self, notes: list[str]) -> list[Scorer]:
         scorers: list[Scorer] = []
-        labels = None
-        if self.options.labels is not None or self.samples.folder is not None:
+        try:
             labels = find_labels(self.samples.folder, self.options.labels)
+        except DataError as error:
+            if self.options.labels is not None:
+                raise
+            labels = None
+            notes.append(f"no labels are used: {error}")
         if labels is not None:
             scorers.append(LabelScorer(labels))
         if self.options.metric is not None:
             found = load_function("--metric", self.options.metric)
             scorers.insert(0, FunctionScorer(found))
         return scorers
+
+    def _find_notes(self) -> Iterator[str]:
+        skipped = len(self.samples.skipped)
+        if skipped:
+            yield f"{skipped} bad sample{'' if skipped == 1 else 's'} left out"
+        evidence = find_quantization(load_model(self.float_path).model)
+        if evidence is not None:
+            yield f"{self.float_path} is quantized itself: {evidence}"
 
     def _measure_latency(self, feeds: list[Feeds]) -> Latency | None:
         if not self.options.latency:

@@ -123,7 +123,7 @@ class Session:
                 str(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime raises one type per status code
-            reason = shorten_message(error, path)
+            reason = shorten_message(error, path) if path.exists() else "no such file"
             raise ExecutionError(
                 f"{path}: onnxruntime cannot load it: {reason}", reason=reason
             ) from error

@@ -81,6 +81,11 @@ class Comparison:
                 raise VerificationError(f"the quantized model has no output '{name}'")
             b = own[name]
             if isinstance(a, Sequence):
+                if len(a) != len(b):
+                    raise VerificationError(
+                        f"output '{name}' is a sequence of {len(b)} tensors in the quantized "
+                        f"model, of {len(a)} in the float one"
+                    )
                 for index, (one, other) in enumerate(zip(a, b, strict=True)):
                     self._add_output(f"{name}[{index}]", np.asarray(one), np.asarray(other))
             else:

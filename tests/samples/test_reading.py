@@ -154,7 +154,9 @@ def test_no_samples_at_all(names: tuple[str, ...], part: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("reader", [None, "json:loads"], ids=["none", "both"])
 def test_folder_or_reader(reader: str | None, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--calib or --data DIR. or from --reader: give one of both"):
+    with pytest.raises(
+        UsageError, match=r"--calib or --data DIR\) or from --reader: give one of both"
+    ):
         open_samples(None if reader is None else tmp_path, reader=reader)
 
 
