@@ -6,12 +6,13 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from onnxq.calibration.resolve import Range
 from onnxq.errors import DataError, OutputError
+from onnxq.ranges import METHODS
 
 SCHEMA_VERSION = 1
 _CHUNK_BYTES = 1 << 20
@@ -28,6 +29,7 @@ class SavedRanges:
         extremes: smallest and largest value of each tensor.
         ranges: of each tensor.
         unreached: tensors that no sample reached.
+        elements: of each tensor, over all samples.
     """
 
     model: str
@@ -36,6 +38,7 @@ class SavedRanges:
     extremes: Mapping[str, Range]
     ranges: Mapping[str, Range]
     unreached: tuple[str, ...] = ()
+    elements: Mapping[str, int] = field(default_factory=dict)
 
 
 def fingerprint_model(files: tuple[Path, ...]) -> str:
@@ -72,6 +75,7 @@ def save_ranges(saved: SavedRanges, path: Path) -> None:
                 "maximum": saved.extremes[name][1],
                 "low": low,
                 "high": high,
+                **({"elements": saved.elements[name]} if name in saved.elements else {}),
             }
             for name, (low, high) in saved.ranges.items()
         },
@@ -109,6 +113,8 @@ def load_ranges(path: Path) -> SavedRanges:
 def _parse(content: dict[str, Any]) -> SavedRanges:
     if content["schema_version"] != SCHEMA_VERSION:
         raise ValueError(f"schema_version {content['schema_version']}, not {SCHEMA_VERSION}")
+    if content["method"] not in METHODS:
+        raise ValueError(f"unknown method '{content['method']}'")
     tensors: dict[str, dict[str, Any]] = content["tensors"]
     return SavedRanges(
         model=str(content["model_sha256"]),
@@ -119,6 +125,7 @@ def _parse(content: dict[str, Any]) -> SavedRanges:
         },
         ranges={name: _parse_range(one["low"], one["high"]) for name, one in tensors.items()},
         unreached=tuple(map(str, content["unreached"])),
+        elements={name: int(one["elements"]) for name, one in tensors.items() if "elements" in one},
     )
 
 

@@ -28,10 +28,12 @@ class Observations:
     Attributes:
         by_value: of each activation.
         samples: how many were run.
+        elements: of each activation, over all samples.
     """
 
     by_value: dict[ir.Value, Observation] = field(default_factory=dict)
     samples: int = 0
+    elements: dict[ir.Value, int] = field(default_factory=dict)
 
 
 def write_probed(probed: ProbedModel, folder: Path) -> Path:
@@ -73,6 +75,9 @@ def observe(session: Session, probes: tuple[Probe, ...], samples: Iterable[Sampl
                 f"sample {sample.name}: the model cannot run: {error.reason}"
             ) from error
         for probe in probes:
+            value = probe.activation.value
+            seen = observations.elements.get(value, 0)
+            observations.elements[value] = seen + int(results[probe.size])
             _add(observations.by_value[probe.activation.value], probe, results, sample.name)
         observations.samples += 1
     return observations

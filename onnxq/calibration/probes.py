@@ -7,7 +7,7 @@ activations, nor on the number of samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +16,18 @@ import onnx_ir as ir
 from onnxq.graph.constants import add_initializer, constant_tensor
 from onnxq.graph.names import Names
 from onnxq.graph.scopes import iterate_bodies, iterate_scopes
+from onnxq.numerics.affine import Array
 from onnxq.plan import ActivationPlan
 
 SAMPLED_ELEMENTS = 8192
 """Of one activation in one run; up to twice as many, because the step is a whole odd number."""
 
-_NOTHING = {"minimum": np.float32(np.inf), "maximum": np.float32(-np.inf), "sample": None}
+_NOTHING: Mapping[str, Array] = {
+    "minimum": np.array(np.inf, np.float32),
+    "maximum": np.array(-np.inf, np.float32),
+    "sample": np.empty(0, np.float32),
+    "size": np.array(0, np.int64),
+}
 
 
 @dataclass(frozen=True)
@@ -35,11 +41,12 @@ class Probe:
     minimum: str
     maximum: str
     sample: str
+    size: str
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """Those that there are."""
-        return tuple(name for name in (self.minimum, self.maximum, self.sample) if name)
+        return tuple(name for name in (self.minimum, self.maximum, self.sample, self.size) if name)
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,8 @@ class _Prober:
         if self._sampled or minimum:
             # Extremes alone do not show an attention mask, which is no part of the range.
             sample = self._lift(graph, self._pick(graph, value), "sample")
-        return Probe(activation, minimum, maximum, sample)
+        size = self._lift(graph, self._append(graph, "Size", (value,)), "size")
+        return Probe(activation, minimum, maximum, sample, size)
 
     def _graph_of(self, value: ir.Value) -> ir.Graph:
         producer = value.producer()
@@ -143,7 +151,7 @@ class _Prober:
 
     def _lift(self, graph: ir.Graph, value: ir.Value, kind: str) -> str:
         """Make ``value`` an output of its graph, and of every graph around it."""
-        kinds = ir.TensorType(ir.DataType.FLOAT)
+        kinds = _type_of(kind)
         shape = ir.Shape([None]) if kind == "sample" else ir.Shape([])
         while True:
             value.type, value.shape = kinds, shape
@@ -161,15 +169,18 @@ class _Prober:
 
     def _nothing(self, graph: ir.Graph, kind: str) -> ir.Value:
         """What the other branch of an If gives."""
-        filler = _NOTHING[kind]
-        array = np.empty(0, np.float32) if filler is None else np.asarray(filler)
+        array = _NOTHING[kind]
         name = self._names.new_value(f"onnxq_no_{kind}")
         node = ir.node("Constant", [], attributes={"value": ir.Tensor(array, name=name)})
         value = node.outputs[0]
-        value.name, value.type = name, ir.TensorType(ir.DataType.FLOAT)
+        value.name, value.type = name, _type_of(kind)
         value.shape = ir.Shape([None]) if kind == "sample" else ir.Shape([])
         graph.append(node)
         return value
+
+
+def _type_of(kind: str) -> ir.TensorType:
+    return ir.TensorType(ir.DataType.INT64 if kind == "size" else ir.DataType.FLOAT)
 
 
 def _has_channels(value: ir.Value) -> bool:

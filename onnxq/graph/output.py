@@ -139,6 +139,9 @@ def publish(output: Output) -> None:
     """
     staged_data = output.staged_path.with_name(output.data_name)
     try:
+        if output.path.exists():
+            # Who may read a file stays as it was.
+            shutil.copymode(output.path, output.staged_path)
         if staged_data.exists():
             output.path.unlink(missing_ok=True)
             staged_data.replace(output.path.with_name(output.data_name))

@@ -1,6 +1,6 @@
 """Each mode as a list of steps, to be read like a table of contents."""
 
-from onnxq.pipelines.calibrate import Progress, RangeFiles, RangeOptions
+from onnxq.pipelines.calibrate import Progress
 from onnxq.pipelines.common import (
     CalibrationReport,
     Planner,
@@ -11,6 +11,7 @@ from onnxq.pipelines.common import (
     prepare_model,
 )
 from onnxq.pipelines.dynamic import run_dynamic
+from onnxq.pipelines.range_options import RangeFiles, RangeOptions
 from onnxq.pipelines.static import run_static
 
 __all__ = [

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,68 +11,46 @@ import onnx_ir as ir
 
 from onnxq.calibration import (
     Range,
+    SavedRanges,
     add_probes,
     choose_ranges,
     find_overloaded_nodes,
+    find_unprofitable_nodes,
     load_ranges,
     observe,
     write_probed,
 )
-from onnxq.errors import DataError, ExecutionError, VerificationError
-from onnxq.plan import CalibrationPlan, Plan
-from onnxq.ranges import DEFAULT_PERCENTILE, Observation, check_percentile, find_method
+from onnxq.errors import DataError, ExecutionError
+from onnxq.pipelines.range_options import RangeOptions
+from onnxq.plan import ActivationPlan, CalibrationPlan, Plan
+from onnxq.ranges import Observation
 from onnxq.runtime.session import Session
 from onnxq.samples import Part
-from onnxq.verification import Evaluation
-from onnxq.verification.comparison import Comparison
-
-AUTO = "auto"
-AUTO_METHODS = ("minmax", "percentile", "mse")
-"""Entropy is not among them: it is the worst on most real models (docs/static.md)."""
-
-BETTER_BY_DB = 0.25
-"""Of two methods that are this close on a few samples held back, either may be the better one; then
-the earlier of ``AUTO_METHODS`` stays."""
+from onnxq.targets import Target
 
 Progress = Callable[[str], Callable[[Iterable[Any], int | None], Iterable[Any]]]
 """Shows progress over samples under a label."""
 
 MakePlan = Callable[[Mapping[ir.Node, str]], Plan]
 Ranges = Mapping[ir.Value, Range]
+Facts = tuple[Ranges, Mapping[ir.Value, int]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class RangeOptions:
-    """How ranges are chosen.
+@dataclass(frozen=True)
+class Settled:
+    """A plan that can stay, and what it rests on.
 
     Attributes:
-        method: a key of ``METHODS``, or 'auto'.
-        percentile: for the method of that name, in percent.
-
-    Raises:
-        UsageError: there is no such method, or the percentile is out of range.
+        plan: no tensor in it is asked to carry what one scale cannot, and every region pays.
+        asked: activations that were looked at, also for what stays float after all.
+        extremes: smallest and largest value of each of them that a sample reached.
+        elements: of each of them, over all samples.
     """
 
-    method: str = AUTO
-    percentile: float = DEFAULT_PERCENTILE
-
-    def __post_init__(self) -> None:
-        check_percentile(self.percentile)
-        if self.method != AUTO:
-            find_method(self.method, percentile=self.percentile)
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """Those to try."""
-        return AUTO_METHODS if self.method == AUTO else (self.method,)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RangeFiles:
-    """Files that ranges are read from or written to; None for none."""
-
-    load: Path | None = None
-    save: Path | None = None
+    plan: Plan
+    asked: tuple[ActivationPlan, ...]
+    extremes: Ranges
+    elements: Mapping[ir.Value, int]
 
 
 @dataclass(frozen=True)
@@ -82,18 +58,21 @@ class Calibration:
     """What is known of the activations of a model.
 
     Attributes:
-        plan: settled: no tensor in it is asked to carry what one scale cannot.
-        extremes: smallest and largest value of each activation.
+        settled: the plan.
         candidates: ranges of each activation, by the method that chose them.
         samples: how many were run; 0 where the ranges come from a file.
         unreached: names of tensors that no sample reached.
     """
 
-    plan: Plan
-    extremes: Ranges
+    settled: Settled
     candidates: Mapping[str, Ranges]
     samples: int
     unreached: tuple[str, ...] = ()
+
+    @property
+    def plan(self) -> Plan:
+        """What to do with the model."""
+        return self.settled.plan
 
 
 def calibrate_on_samples(
@@ -103,6 +82,7 @@ def calibrate_on_samples(
     part: Part,
     options: RangeOptions,
     *,
+    target: Target,
     source: Path,
     folder: Path,
     progress: Progress,
@@ -115,6 +95,7 @@ def calibrate_on_samples(
         make_plan: the plan with some nodes left float, each with the reason.
         part: the samples to run.
         options: the methods.
+        target: to quantize for.
         source: file of the model, for messages.
         folder: for temporary files.
         progress: shows it.
@@ -124,19 +105,19 @@ def calibrate_on_samples(
         ExecutionError: the model does not load.
     """
     observer = _Observer(model, part, options, source, folder, progress)
-    plan, extremes = _settle(plan, make_plan, observer.find_extremes)
-    activations = _decisions(plan).activations
+    settled = _settle(plan, make_plan, target, observer.find_facts)
+    activations = _decisions(settled.plan).activations
     candidates = {
         method: choose_ranges(
             activations, observer.observations, method, percentile=options.percentile
         )
         for method in options.methods
     }
-    return Calibration(plan, extremes, candidates, observer.samples, observer.unreached)
+    return Calibration(settled, candidates, observer.samples, observer.unreached)
 
 
 def calibrate_from_file(
-    path: Path, model_fingerprint: str, plan: Plan, make_plan: MakePlan
+    path: Path, model_fingerprint: str, plan: Plan, make_plan: MakePlan, target: Target
 ) -> Calibration:
     """Take ranges from a file.
 
@@ -145,6 +126,7 @@ def calibrate_from_file(
         model_fingerprint: of the model to quantize.
         plan: as above.
         make_plan: as above.
+        target: as above.
 
     Raises:
         DataError: it is no such file, or was saved for another model or other options.
@@ -160,9 +142,13 @@ def calibrate_from_file(
                 raise DataError(f"{path}: has no range of tensor '{one.name}'; calibrate again")
         return found
 
-    plan, extremes = _settle(plan, make_plan, partial(find, saved.extremes))
-    ranges = find(saved.ranges, _decisions(plan))
-    return Calibration(plan, extremes, {saved.method: ranges}, 0, saved.unreached)
+    def find_facts(decisions: CalibrationPlan) -> Facts:
+        elements = {one.value: saved.elements.get(one.name, 0) for one in decisions.activations}
+        return find(saved.extremes, decisions), elements
+
+    settled = _settle(plan, make_plan, target, find_facts)
+    ranges = find(saved.ranges, _decisions(settled.plan))
+    return Calibration(settled, {saved.method: ranges}, 0, saved.unreached)
 
 
 class _Observer:
@@ -186,8 +172,9 @@ class _Observer:
         self.observations: dict[ir.Value, Observation] = {}
         self.samples = 0
         self.unreached: tuple[str, ...] = ()
+        self.elements: dict[ir.Value, int] = {}
 
-    def find_extremes(self, decisions: CalibrationPlan) -> Ranges:
+    def find_facts(self, decisions: CalibrationPlan) -> Facts:
         missing = [one for one in decisions.activations if one.value not in self.observations]
         if missing:
             probed = add_probes(self._model, missing, sampled=self._sampled)
@@ -196,6 +183,7 @@ class _Observer:
             tracked = self._progress("calibrating")(samples, self._part.count)
             found = observe(session, probed.probes, tracked)
             self.observations.update(found.by_value)
+            self.elements.update(found.elements)
             self.samples = found.samples
         empty = {value for value, one in self.observations.items() if one.is_empty}
         self.unreached = tuple(
@@ -207,7 +195,7 @@ class _Observer:
             )
         )
         reached = [one for one in decisions.activations if one.value not in empty]
-        return choose_ranges(reached, self.observations, "minmax")
+        return choose_ranges(reached, self.observations, "minmax"), self.elements
 
     def _open(self, path: Path) -> Session:
         try:
@@ -219,16 +207,22 @@ class _Observer:
 
 
 def _settle(
-    plan: Plan, make_plan: MakePlan, find_extremes: Callable[[CalibrationPlan], Ranges]
-) -> tuple[Plan, Ranges]:
-    """Plan again, with more nodes left float, until every tensor can be carried by one scale."""
+    plan: Plan, make_plan: MakePlan, target: Target, find_facts: Callable[[CalibrationPlan], Facts]
+) -> Settled:
+    """Plan again, with more nodes left float, until all can be carried by one scale and pays."""
     refused: dict[ir.Node, str] = {}
+    asked: dict[ir.Value, ActivationPlan] = {}
+    extremes: dict[ir.Value, Range] = {}
     while True:
-        extremes = find_extremes(_decisions(plan))
-        overloaded = find_overloaded_nodes(_decisions(plan), extremes)
-        if not overloaded:
-            return plan, extremes
-        refused.update(overloaded)
+        decisions = _decisions(plan)
+        asked |= {one.value: one for one in decisions.activations}
+        found_extremes, elements = find_facts(decisions)
+        extremes |= found_extremes
+        found = find_overloaded_nodes(decisions, found_extremes)
+        found = found or find_unprofitable_nodes(decisions, elements, target)
+        if not found:
+            return Settled(plan, tuple(asked.values()), extremes, dict(elements))
+        refused.update(found)
         plan = make_plan(refused)
 
 
@@ -236,53 +230,27 @@ def _decisions(plan: Plan) -> CalibrationPlan:
     return plan.calibration or CalibrationPlan()
 
 
-def choose_method(
-    methods: tuple[str, ...],
-    write: Callable[[str], Path],
-    reference: Path,
-    evaluation: Evaluation,
-    progress: Progress,
-) -> tuple[str, tuple[tuple[str, float | None], ...]]:
-    """Try methods on samples and keep the one that measures best.
+def describe_ranges(calibration: Calibration, method: str, *, model: str, data: str) -> SavedRanges:
+    """What a file needs to give the same result again.
 
     Args:
-        methods: to try, the preferred one first.
-        write: writes the quantized model with the ranges of a method.
-        reference: the float model.
-        evaluation: the samples.
-        progress: shows it.
-
-    Returns:
-        The method, and the SQNR in dB of each: None where the model failed.
+        calibration: on samples.
+        method: whose ranges were taken.
+        model: fingerprint of the float model.
+        data: fingerprint of the samples.
     """
-    session = Session(reference, lean=True)
-    comparisons = {}
-    for method in methods:
-        try:
-            comparisons[method] = Comparison(session, Session(write(method), lean=True))
-        except ExecutionError:
-            continue
-    found: dict[str, float | None] = dict.fromkeys(methods)
-    for feeds in progress("choosing ranges")(evaluation.read(session.inputs), evaluation.count):
-        expected = session.run(feeds)
-        for method, comparison in list(comparisons.items()):
-            try:
-                comparison.add(feeds, expected)
-            except VerificationError:
-                del comparisons[method]
-    for method, comparison in comparisons.items():
-        found[method] = comparison.mean_sqnr_db
-    best = methods[0]
-    for method in methods[1:]:
-        if _value(found[method]) > _value(found[best]) + BETTER_BY_DB:
-            best = method
-    finite = {method: _finite(sqnr_db) for method, sqnr_db in found.items()}
-    return best, tuple(finite.items())
-
-
-def _value(sqnr_db: float | None) -> float:
-    return -math.inf if sqnr_db is None else sqnr_db
-
-
-def _finite(sqnr_db: float | None) -> float | None:
-    return sqnr_db if sqnr_db is not None and math.isfinite(sqnr_db) else None
+    settled = calibration.settled
+    ranges = {**settled.extremes, **calibration.candidates[method]}
+    # Under other options a moved tensor may need the range that it shares now.
+    names = {
+        name: one.value for one in settled.asked if one.value in ranges for name in one.member_names
+    }
+    return SavedRanges(
+        model=model,
+        data=data,
+        method=method,
+        extremes={name: settled.extremes[value] for name, value in names.items()},
+        ranges={name: ranges[value] for name, value in names.items()},
+        unreached=calibration.unreached,
+        elements={name: settled.elements.get(value, 0) for name, value in names.items()},
+    )

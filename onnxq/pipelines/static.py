@@ -10,22 +10,21 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnxq.apply import Encodings, apply_plan
-from onnxq.calibration import SavedRanges, fingerprint_model, resolve_ranges, save_ranges
-from onnxq.errors import NothingToQuantizeError, OutputError, UsageError
+from onnxq.calibration import fingerprint_model, resolve_ranges, save_ranges
+from onnxq.errors import NothingToQuantizeError, UsageError
 from onnxq.graph.check import explain_damage
 from onnxq.graph.files import ModelFile
 from onnxq.graph.offload import include_weights, offload_weights
-from onnxq.graph.output import Output, check_output, publish, stage_output, write_model
+from onnxq.graph.output import Output, publish, stage_output, write_model
 from onnxq.numerics.affine import Parameters
 from onnxq.pipelines.calibrate import (
     Calibration,
     Progress,
-    RangeFiles,
-    RangeOptions,
     calibrate_from_file,
     calibrate_on_samples,
-    choose_method,
+    describe_ranges,
 )
+from onnxq.pipelines.choice import choose_method
 from onnxq.pipelines.common import (
     CalibrationReport,
     QuantizationResult,
@@ -36,6 +35,7 @@ from onnxq.pipelines.common import (
     plan_with_opset,
     write_smaller,
 )
+from onnxq.pipelines.range_options import RangeFiles, RangeOptions
 from onnxq.plan import CalibrationPlan, Plan, Selection, StaticOptions, plan_static
 from onnxq.runtime.signatures import read_signatures
 from onnxq.samples import Part, Samples, calibration_part, verification_part
@@ -73,7 +73,8 @@ def run_static(
     options.check_target(target)
     files = range_files or RangeFiles()
     if not dry_run:
-        _check_files(source, destination, files, has_samples=samples is not None, force=force)
+        asked = range_options or RangeOptions()
+        files.check(source, destination, asked, has_samples=samples is not None, force=force)
     with explain_damage(source):
         file, result, selection = _plan(
             source, destination, target, options, keep_metadata=keep_metadata
@@ -124,17 +125,6 @@ def _plan(
     return replace(file, model=model), result, selection
 
 
-def _check_files(
-    source: Path, destination: Path, files: RangeFiles, *, has_samples: bool, force: bool
-) -> None:
-    if not has_samples and files.load is None:
-        raise UsageError("calibration needs samples: give --calib DIR or --reader MODULE:FUNCTION")
-    if files.save is not None:
-        check_output(source, files.save, force=force)
-        if files.save.resolve() == destination.resolve():
-            raise OutputError(f"{files.save}: is where the model goes; name another file")
-
-
 def _work_folder(staged: Output) -> Path:
     return staged.staged_path.parent / "work"
 
@@ -168,7 +158,7 @@ class _Job:
         calibration = self._calibrate(result.plan, staged)
         evaluation = self._hold_back()
         encodings = Encodings()
-        encodings.fill(self._resolve(calibration, next(iter(calibration.candidates))))
+        encodings.fill(self._resolve_finest(calibration))
         apply_plan(
             self.file.model,
             calibration.plan,
@@ -206,7 +196,9 @@ class _Job:
     def _calibrate(self, plan: Plan, staged: Output) -> Calibration:
         if self.range_files.load is not None:
             fingerprint = self._fingerprint()
-            return calibrate_from_file(self.range_files.load, fingerprint, plan, self._make_plan)
+            return calibrate_from_file(
+                self.range_files.load, fingerprint, plan, self._make_plan, self.target
+            )
         samples = self.samples
         if samples is None:
             raise UsageError("calibration needs samples")
@@ -216,6 +208,7 @@ class _Job:
             self._make_plan,
             calibration_part(samples),
             self.range_options,
+            target=self.target,
             source=self.file.path,
             folder=_work_folder(staged),
             progress=self.progress,
@@ -230,6 +223,14 @@ class _Job:
         decisions = calibration.plan.calibration or CalibrationPlan()
         return resolve_ranges(decisions.activations, calibration.candidates[method])
 
+    def _resolve_finest(self, calibration: Calibration) -> dict[ir.Value, Parameters]:
+        """Of each activation the smallest scale that any method chose: for the largest biases."""
+        found = [self._resolve(calibration, method) for method in calibration.candidates]
+        return {
+            value: min((one[value] for one in found), key=lambda each: float(each.scale))
+            for value in found[0]
+        }
+
     def _choose(
         self,
         calibration: Calibration,
@@ -238,7 +239,7 @@ class _Job:
         staged: Output,
     ) -> tuple[str, Tried]:
         methods = tuple(calibration.candidates)
-        if len(methods) == 1 or not calibration.extremes or evaluation is None:
+        if len(methods) == 1 or not calibration.settled.extremes or evaluation is None:
             return methods[0], ()
         folder = staged.staged_path.parent / "trials"
 
@@ -255,19 +256,10 @@ class _Job:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _save(self, calibration: Calibration, method: str) -> None:
-        if self.range_files.save is None:
-            return
-        decisions = calibration.plan.calibration or CalibrationPlan()
-        chosen = calibration.candidates[method]
-        saved = SavedRanges(
-            model=self._fingerprint(),
-            data="" if self.samples is None else self.samples.fingerprint(),
-            method=method,
-            extremes={one.name: calibration.extremes[one.value] for one in decisions.activations},
-            ranges={one.name: chosen[one.value] for one in decisions.activations},
-            unreached=calibration.unreached,
-        )
-        save_ranges(saved, self.range_files.save)
+        if self.range_files.save is not None:
+            data = "" if self.samples is None else self.samples.fingerprint()
+            saved = describe_ranges(calibration, method, model=self._fingerprint(), data=data)
+            save_ranges(saved, self.range_files.save)
 
     def _fingerprint(self) -> str:
         folder = self.file.path.parent

@@ -105,7 +105,8 @@ def _plan_tensor(constant: Constant, context: Context) -> TensorPlan:
     reason = _reason_to_leave(constant, context)
     if reason is not None:
         return context.leave(constant, reason)
-    if context.options.weights.is_half:
+    calibrated = any(use.node in context.calibrated for use in constant.uses)
+    if context.options.weights.is_half and not calibrated:
         return plan_half_model_tensor(constant, context)
     return plan_integer_tensor(constant, context)
 

@@ -203,6 +203,14 @@ class StaticOptions:
     @property
     def uncalibrated(self) -> DynamicOptions:
         """What to do with weights that no calibrated layer reads."""
+        if self.weights.bits == 16 or self.activations.type.bits == 16:
+            # Who asks for 16 bits does not want 8 anywhere.
+            return DynamicOptions(
+                weights=WeightType.FP16,
+                include=self.include,
+                exclude=self.exclude,
+                op_types=self.op_types,
+            )
         return DynamicOptions(
             per_channel=self.per_channel,
             reduce_range=self.reduce_range,

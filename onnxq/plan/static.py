@@ -148,6 +148,7 @@ def _describe(
             value=root,
             members=tuple(values),
             bounds=bounds.get(root),
+            member_names=tuple(paths.get(value, value.name or "?") for value in values),
         )
         for root, values in members.items()
     )

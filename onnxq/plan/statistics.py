@@ -12,8 +12,8 @@ from onnxq.numerics.affine import Array, FloatArray, Parameters, choose_paramete
 from onnxq.numerics.metrics import expected_sqnr_db, sum_of_products
 from onnxq.schemes import Scheme
 
-MOST_BIAS_STEPS = 2.0**24
-"""A float32 bias has no more digits; int32 has 7 bits more, for ranges that are chosen narrower."""
+MOST_BIAS_STEPS = 2.0**30
+"""Half of what int32 holds."""
 
 
 @dataclass(frozen=True)

@@ -124,6 +124,7 @@ class ActivationPlan:
         value: that tensor.
         members: every tensor that has these parameters, itself included.
         bounds: limits of the Relu or Clip that the range takes over, or None.
+        member_names: of the tensors that have these parameters, with their scopes.
     """
 
     name: str
@@ -131,6 +132,7 @@ class ActivationPlan:
     value: ir.Value = field(compare=False, repr=False)
     members: tuple[ir.Value, ...] = field(compare=False, repr=False)
     bounds: tuple[float, float] | None = None
+    member_names: tuple[str, ...] = ()
 
     @property
     def has_fixed_zero_point(self) -> bool:

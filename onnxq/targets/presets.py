@@ -35,6 +35,9 @@ ORT_CPU = Target(
     # group -> 0.39, 3 -> 0.57, 16 -> 2.1 (docs/targets.md).
     integer_conv_min_channels=20,
     integer_conv_min_reduction=100,
+    # 1x1 convolutions between float nodes: 48 -> 0.93-0.99 of float speed, 64 -> 1.03-1.21 (x86-64
+    # Sapphire Rapids; benchmarks/crossing.py).
+    crossing_multiplications=55,
 )
 
 ONNX = replace(
@@ -50,6 +53,8 @@ ONNX = replace(
         WeightType.INT16,
     ),
     folds_casts=False,
+    # What a border costs other runtimes is not known.
+    crossing_multiplications=0,
     dynamic_matmul=False,
 )
 

@@ -13,7 +13,7 @@ import pytest
 
 from onnxq.cli import cli, static
 from onnxq.cli.dynamic import WEIGHT_TYPES
-from onnxq.pipelines.calibrate import AUTO
+from onnxq.pipelines.range_options import AUTO
 from onnxq.ranges import METHODS
 from onnxq.schemes import WeightType
 from onnxq.targets import TARGETS

@@ -15,7 +15,7 @@ import pytest
 import onnxq
 from onnxq.errors import DataError, NothingToQuantizeError, OnnxqError
 from onnxq.pipelines import QuantizationResult
-from onnxq.pipelines.calibrate import AUTO_METHODS
+from onnxq.pipelines.range_options import AUTO_METHODS
 from tests.apply.calibrated_models import (
     IMAGE,
     MODELS,
