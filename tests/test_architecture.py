@@ -31,7 +31,10 @@ ALLOWED: dict[str, set[str]] = {
     "simplify": {"graph", "numerics"},
     "samples": {"errors", "runtime"},
     "apply": {"schemes", "numerics", "graph", "rules", "targets", "plan", "simplify"},
-    "calibration": {"errors", "graph", "numerics", "plan", "ranges", "runtime", "samples"},
+    "calibration": {
+        *("errors", "graph", "numerics", "plan", "ranges", "rules", "runtime", "samples"),
+        "targets",
+    },
     "verification": {"errors", "numerics", "graph", "runtime", "samples"},
     "comparison": {"errors", "graph", "numerics", "runtime", "samples", "verification"},
     "pipelines": {

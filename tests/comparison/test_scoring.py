@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,10 @@ def test_samples_without_a_label_are_left_out() -> None:
 
 def test_no_label_at_all() -> None:
     scorer = LabelScorer(ONE)
+    scorer.add(named(5), {"y": RIGHT}, {"y": RIGHT})
+    with pytest.raises(DataError, match="no label is for a sample that was run"):
+        scorer.results()
+    scorer = LabelScorer(replace(ONE, is_guessed=True))
     scorer.add(named(5), {"y": RIGHT}, {"y": RIGHT})
     assert scorer.results() == ()
 
