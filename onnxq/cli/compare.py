@@ -102,6 +102,7 @@ def compare(
         from onnxq.report.comparison_text import print_comparison
         from onnxq.report.files import (
             append_step_summary,
+            check_report_folder,
             check_report_path,
             make_json,
             write_report,
@@ -110,6 +111,7 @@ def compare(
 
     for path in reports:
         check_report_path(path)
+        check_report_folder(path)
     images = ImageOptions(**{name: values.pop(name) for name in IMAGE_OPTIONS})
     limits = {
         name: limit

@@ -31,12 +31,19 @@ def check_report_path(path: Path) -> None:
 
     Raises:
         UsageError: no format has this ending, or it needs Jinja2, which is not installed.
-        OutputError: there is no folder for it, or it is one.
     """
     if path.suffix.lower() not in _WRITERS:
         raise UsageError(f"{path}: unknown kind of report; end it in {_describe_endings()}")
     if path.suffix.lower() == ".html":
         require_jinja()
+
+
+def check_report_folder(path: Path) -> None:
+    """Refuse before the work a report that has no folder to be in.
+
+    Raises:
+        OutputError: there is no folder for it, or it is one.
+    """
     try:
         reason = "" if path.parent.is_dir() else f"there is no folder {path.parent}"
         reason = "it is a folder" if path.is_dir() else reason
