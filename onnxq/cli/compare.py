@@ -103,14 +103,12 @@ def compare(
         from onnxq.report.files import (
             append_step_summary,
             check_report_folder,
-            check_report_path,
             make_json,
             write_report,
         )
         from onnxq.samples import ImageOptions
 
     for path in reports:
-        check_report_path(path)
         check_report_folder(path)
     images = ImageOptions(**{name: values.pop(name) for name in IMAGE_OPTIONS})
     limits = {

@@ -39,11 +39,13 @@ def check_report_path(path: Path) -> None:
 
 
 def check_report_folder(path: Path) -> None:
-    """Refuse before the work a report that has no folder to be in.
+    """Refuse before the work what would fail after it, also for want of a folder.
 
     Raises:
+        UsageError: as for ``check_report_path``.
         OutputError: there is no folder for it, or it is one.
     """
+    check_report_path(path)
     try:
         reason = "" if path.parent.is_dir() else f"there is no folder {path.parent}"
         reason = "it is a folder" if path.is_dir() else reason
