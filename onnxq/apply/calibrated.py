@@ -43,7 +43,7 @@ def write_pairs(rewriter: Rewriter, plan: Plan, encodings: Encodings) -> None:
     says so; float layers that read such integers are kept from becoming integer layers.
     """
     writer = _PairWriter(rewriter, plan, encodings)
-    for node in () if plan.calibration is None else plan.calibration.nodes:
+    for node in plan.decisions.nodes:
         writer.write_node(node)
     writer.protect_float_layers()
 
@@ -53,9 +53,7 @@ class _PairWriter:
         self._rewriter = rewriter
         self._numbers = Numbers(rewriter, encodings)
         self._activations = {
-            member: one
-            for one in (() if plan.calibration is None else plan.calibration.activations)
-            for member in one.members
+            member: one for one in plan.decisions.activations for member in one.members
         }
         self._uses = {
             use.use.node: (use.form, tensor)
@@ -63,7 +61,7 @@ class _PairWriter:
             for use in tensor.uses
             if use.use is not None and use.use.input_index == 1
         }
-        for node in () if plan.calibration is None else plan.calibration.nodes:
+        for node in plan.decisions.nodes:
             self._make_room_for_bias(node, encodings)
         self._pairs: dict[tuple[ir.Value, ir.Graph], Pair] = {}
         self._originals: dict[ir.Value, ir.Value] = {}

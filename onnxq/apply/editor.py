@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,19 @@ class Editor:
         )
         value.name = unique
         return value
+
+    def add_lazily(
+        self,
+        scope: Scope,
+        compute: Callable[[], np.ndarray[Any, Any]],
+        dtype: ir.DataType,
+        shape: Sequence[int],
+        *,
+        name: str,
+    ) -> ir.Value:
+        """A new constant whose elements are computed each time that the model is written."""
+        tensor = ir.LazyTensor(lambda: ir.Tensor(compute()), dtype=dtype, shape=ir.Shape(shape))
+        return self.add_constant(scope, tensor, name=name)
 
     def add_array(self, scope: Scope, array: np.ndarray[Any, Any], *, name: str) -> ir.Value:
         """A small new constant."""

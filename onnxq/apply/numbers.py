@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import onnx_ir as ir
 
@@ -59,8 +57,12 @@ class Numbers:
 
         channels = (tensor.size,) if weight.scale_axes else ()
         return (
-            self._add(scope, elements, ir.DataType.INT32, (tensor.size,), f"{name}_int32"),
-            self._add(scope, scale, ir.DataType.FLOAT, channels, f"{name}_scale"),
+            self._rewriter.add_lazily(
+                scope, elements, ir.DataType.INT32, (tensor.size,), name=f"{name}_int32"
+            ),
+            self._rewriter.add_lazily(
+                scope, scale, ir.DataType.FLOAT, channels, name=f"{name}_scale"
+            ),
         )
 
     def _make(
@@ -76,19 +78,12 @@ class Numbers:
         def zero_point() -> Array:
             return np.full(shape, self._encodings[activation.value].zero_point, dtype.numpy())
 
-        made = self._add(scope, scale, ir.DataType.FLOAT, shape, f"{name}_scale")
+        made = self._rewriter.add_lazily(
+            scope, scale, ir.DataType.FLOAT, shape, name=f"{name}_scale"
+        )
         if activation.has_fixed_zero_point:
             fixed = np.full(shape, activation.scheme.range[0], dtype.numpy())
             return made, self._rewriter.share_array(scope, fixed, name="zero_point")
-        return made, self._add(scope, zero_point, dtype, shape, f"{name}_zero_point")
-
-    def _add(
-        self,
-        scope: Scope,
-        compute: Callable[[], Array],
-        dtype: ir.DataType,
-        shape: tuple[int, ...],
-        name: str,
-    ) -> ir.Value:
-        tensor = ir.LazyTensor(lambda: ir.Tensor(compute()), dtype=dtype, shape=ir.Shape(shape))
-        return self._rewriter.add_constant(scope, tensor, name=name)
+        return made, self._rewriter.add_lazily(
+            scope, zero_point, dtype, shape, name=f"{name}_zero_point"
+        )

@@ -54,7 +54,7 @@ def write_operators(rewriter: Rewriter, plan: Plan) -> None:
 
     Post: no calibrated node computes in float, but for those that the head of this file names.
     """
-    nodes = () if plan.calibration is None else plan.calibration.nodes
+    nodes = plan.decisions.nodes
     writer = _OperatorWriter(rewriter, plan, Edges(rewriter, nodes))
     for node in nodes:
         writer.write_node(node)
@@ -66,7 +66,7 @@ def write_float_products(rewriter: Rewriter, plan: Plan) -> None:
     What follows such a product, a Relu or a bias, the runtime fuses with it before it looks for
     integers, and then computes in float. From an operator it keeps away.
     """
-    nodes = () if plan.calibration is None else plan.calibration.nodes
+    nodes = plan.decisions.nodes
     if not rewriter.target.contrib_operators:
         return
     writer = _OperatorWriter(rewriter, plan, Edges(rewriter, nodes))
@@ -81,9 +81,7 @@ class _OperatorWriter:
         self._edges = edges
         self._contrib = rewriter.target.contrib_operators
         self._schemes = {
-            member: one.scheme
-            for one in (() if plan.calibration is None else plan.calibration.activations)
-            for member in one.members
+            member: one.scheme for one in plan.decisions.activations for member in one.members
         }
 
     def write_node(self, node: CalibratedNode) -> None:
@@ -187,8 +185,13 @@ class _OperatorWriter:
         def compute() -> Array:
             return np.asarray(first.numpy() * second.numpy(), np.float32)
 
-        name = f"{_name(layer)}_scale"
-        return self._edges.add_lazily(layer, compute, ir.DataType.FLOAT, dimensions(second), name)
+        return self._rewriter.add_lazily(
+            self._rewriter.scope_of(layer),
+            compute,
+            ir.DataType.FLOAT,
+            dimensions(second),
+            name=f"{_name(layer)}_scale",
+        )
 
     def _read_matrix(self, layer: ir.Node) -> Integers:
         """The weight of a layer with the sums along its first axis."""
@@ -196,16 +199,16 @@ class _OperatorWriter:
         if not is_set(layer, "transB"):
             return weight
         tensor = require_constant(weight.values)
-        shape = dimensions(tensor)[::-1]
+        shape, scope = dimensions(tensor)[::-1], self._rewriter.scope_of(layer)
 
         def compute() -> Array:
             return np.ascontiguousarray(tensor.numpy().T)
 
         def make() -> tuple[ir.Value, ...]:
             name = f"{weight.values.name}_transposed"
-            return (self._edges.add_lazily(layer, compute, tensor.dtype, shape, name),)
+            return (self._rewriter.add_lazily(scope, compute, tensor.dtype, shape, name=name),)
 
-        key = ("transposed", weight.values, self._rewriter.scope_of(layer).graph)
+        key = ("transposed", weight.values, scope.graph)
         (values,) = self._rewriter.weights.share_packed(key, make)
         return Integers(values, weight.scale, weight.zero_point)
 

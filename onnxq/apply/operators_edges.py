@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -81,29 +82,17 @@ class Edges:
         scale, zero_point = output_numbers(value)
         return require_constant(scale), require_constant(zero_point)
 
-    def add_lazily(
-        self,
-        before: ir.Node,
-        compute: Callable[[], Array],
-        dtype: ir.DataType,
-        shape: tuple[int, ...],
-        name: str,
-    ) -> ir.Value:
-        """A constant that is computed when the model is written."""
-        tensor = ir.LazyTensor(lambda: ir.Tensor(compute()), dtype=dtype, shape=ir.Shape(shape))
-        return self._rewriter.add_constant(self._rewriter.scope_of(before), tensor, name=name)
-
     def clip(self, one: IntegerNode, values: ir.Value) -> ir.Value:
         """Integers limited as the absorbed Relu or Clip would, where their range exceeds it."""
         scale, zero_point = self.numbers(one.outputs[0])
         dtype, name = zero_point.dtype, one.node.name or one.node.op_type.lower()
         limits = [
-            self.add_lazily(
-                one.node,
-                lambda bound=bound: _quantize_bound(bound, scale, zero_point),  # type: ignore[misc]
+            self._rewriter.add_lazily(
+                self._rewriter.scope_of(one.node),
+                partial(_quantize_bound, bound, scale, zero_point),
                 dtype,
                 (),
-                f"{name}_{end}",
+                name=f"{name}_{end}",
             )
             for bound, end in zip(one.bounds or (-np.inf, np.inf), ("min", "max"), strict=True)
         ]

@@ -136,17 +136,14 @@ class WeightStore:
     def _store(self, plan: TensorPlan, layout: Layout) -> ir.Value:
         scheme = scheme_of(plan)
 
-        def compute() -> ir.TensorProtocol:
-            return ir.Tensor(np.ascontiguousarray(compute_elements(plan).transpose(layout)))
+        def compute() -> Array:
+            return np.ascontiguousarray(compute_elements(plan).transpose(layout))
 
-        tensor = ir.LazyTensor(
-            compute,
-            dtype=DATA_TYPES[scheme.type],
-            shape=ir.Shape([plan.shape[axis] for axis in layout]),
-        )
-        return self._editor.add_constant(
+        return self._editor.add_lazily(
             plan.constant.scope,
-            tensor,
+            compute,
+            DATA_TYPES[scheme.type],
+            [plan.shape[axis] for axis in layout],
             name=f"{plan.constant.value.name}_{scheme.type.value}",
         )
 

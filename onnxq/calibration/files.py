@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from onnxq.calibration.resolve import Range
-from onnxq.errors import DataError, OutputError
+from onnxq.errors import DataError
+from onnxq.graph.output import write_whole
 from onnxq.ranges import METHODS
 
 SCHEMA_VERSION = 1
@@ -81,13 +82,8 @@ def save_ranges(saved: SavedRanges, path: Path) -> None:
         },
         "unreached": list(saved.unreached),
     }
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    write_whole(path, text.encode("utf-8"))
 
 
 def load_ranges(path: Path) -> SavedRanges:

@@ -92,6 +92,7 @@ class _Prober:
         """Summarise ``value`` in outputs of the main graph."""
         graph = self._graph_of(value)
         minimum = maximum = sample = ""
+        size = self._append(graph, "Size", (value,))
         if activation.bounds is not None and activation.bounds[0] == 0.0 and not self._sampled:
             # Everything is at least 0. This operator reads the runtime's own layout of images; the
             # general ones would have every activation written once more in the common layout.
@@ -104,9 +105,8 @@ class _Prober:
             maximum = self._lift(graph, self._reduce(graph, "ReduceMax", value), "maximum")
         if self._sampled or minimum:
             # Extremes alone do not show an attention mask, which is no part of the range.
-            sample = self._lift(graph, self._pick(graph, value), "sample")
-        size = self._lift(graph, self._append(graph, "Size", (value,)), "size")
-        return Probe(activation, minimum, maximum, sample, size)
+            sample = self._lift(graph, self._pick(graph, value, size), "sample")
+        return Probe(activation, minimum, maximum, sample, size=self._lift(graph, size, "size"))
 
     def _graph_of(self, value: ir.Value) -> ir.Graph:
         producer = value.producer()
@@ -118,9 +118,8 @@ class _Prober:
     def _reduce(self, graph: ir.Graph, operator: str, value: ir.Value) -> ir.Value:
         return self._append(graph, operator, (value,), keepdims=0)
 
-    def _pick(self, graph: ir.Graph, value: ir.Value) -> ir.Value:
+    def _pick(self, graph: ir.Graph, value: ir.Value, size: ir.Value) -> ir.Value:
         """Every n-th element, n odd: sizes of images and numbers of channels are mostly even."""
-        size = self._append(graph, "Size", (value,))
         parts = self._append(graph, "Div", (size, self._number("elements", SAMPLED_ELEMENTS)))
         halves = self._append(graph, "Div", (parts, self._number("two", 2)))
         doubled = self._append(graph, "Mul", (halves, self._number("two", 2)))

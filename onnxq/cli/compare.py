@@ -12,9 +12,8 @@ from typing import Any
 import click
 
 from onnxq.cli import options
-from onnxq.cli.signals import hold_signals
-from onnxq.cli.static import IMAGE_OPTIONS, IMAGES
 from onnxq.errors import EXIT_NO
+from onnxq.runtime.signals import hold_signals
 
 GATES = (
     ("min-sqnr", "DB", "Lowest SQNR of any output, in dB."),
@@ -26,7 +25,6 @@ GATES = (
     ("max-size-ratio", "R", "Largest size of QUANTIZED over that of FLOAT."),
     ("max-latency-ms", "MS", "Longest median inference, in milliseconds."),
 )
-SAMPLE_OPTIONS = ("samples", "seed", "skip_bad")
 
 
 def _add_gates(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -46,11 +44,8 @@ def _add_gates(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="DIR",
     help="Folder of samples: .npz, .npy, onnx test sets, images; with sub-folders.",
 )
-@click.option("--reader", metavar="MODULE:FUNCTION", help="Function that gives samples instead.")
-@click.option("--samples", type=int, metavar="N", help="Use N of them.  [default: all]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Chooses which N samples.")
-@click.option("--skip-bad", is_flag=True, help="Go on without samples that do not fit.")
-@IMAGES
+@options.SAMPLES
+@options.IMAGES
 @click.option(
     "--labels",
     type=click.Path(path_type=Path, readable=False),
@@ -71,14 +66,7 @@ def _add_gates(command: Callable[..., Any]) -> Callable[..., Any]:
     "--rounds", type=int, default=15, show_default=True, help="Rounds of that measurement."
 )
 @_add_gates
-@click.option(
-    "--report",
-    "reports",
-    multiple=True,
-    type=click.Path(path_type=Path, readable=False),
-    metavar="FILE",
-    help="Write a report: .json, .md, .xml (JUnit) or .html, by its ending.",
-)
+@options.REPORT
 @options.JSON
 def compare(
     *,
@@ -110,7 +98,7 @@ def compare(
 
     for path in reports:
         check_report_folder(path)
-    images = ImageOptions(**{name: values.pop(name) for name in IMAGE_OPTIONS})
+    images = ImageOptions(**{name: values.pop(name) for name in options.IMAGE_NAMES})
     limits = {
         name: limit
         for name, limit in ((name, values.pop(name.replace("-", "_"))) for name, *_ in GATES)

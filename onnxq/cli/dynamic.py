@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from onnxq.cli import options
-from onnxq.cli.signals import hold_signals
+from onnxq.runtime.signals import hold_signals
 from onnxq.schemes import WeightType
 from onnxq.targets import find_target
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 import onnxq
-from onnxq.cli.signals import hold_signals
+from onnxq.runtime.signals import hold_signals
 
 
 @click.command(short_help="Show what is in a model, and what would be quantized.")

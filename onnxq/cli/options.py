@@ -83,3 +83,57 @@ def parse_numbers(
         return tuple(float(part) for part in value.split(","))
     except ValueError:
         raise click.BadParameter(f"'{value}' is no list of numbers; write 0.5,0.5,0.5") from None
+
+
+IMAGE_NAMES = ("size", "mean", "std", "scale", "layout", "channels")
+SAMPLES = combine(
+    click.option(
+        "--reader", metavar="MODULE:FUNCTION", help="Function that gives samples instead."
+    ),
+    click.option("--samples", type=int, metavar="N", help="Use N of them.  [default: all]"),
+    click.option("--seed", type=int, default=0, show_default=True, help="Chooses which N samples."),
+    click.option("--skip-bad", is_flag=True, help="Go on without samples that do not fit."),
+)
+IMAGES = combine(
+    click.option(
+        "--size",
+        callback=parse_size,
+        metavar="HxW",
+        help="Resize images.  [default: from the model]",
+    ),
+    click.option(
+        "--mean",
+        callback=parse_numbers,
+        metavar="A,B,C",
+        help="Subtract from the channels, after scaling.",
+    ),
+    click.option(
+        "--std",
+        callback=parse_numbers,
+        metavar="A,B,C",
+        help="Divide the channels by, after subtracting.",
+    ),
+    click.option(
+        "--scale", type=float, metavar="X", help="Multiply pixels first.  [default: 1/255]"
+    ),
+    click.option(
+        "--layout",
+        type=click.Choice(["nchw", "nhwc"]),
+        help="Order of the axes.  [default: from the model]",
+    ),
+    click.option(
+        "--channels",
+        type=click.Choice(["rgb", "bgr"]),
+        default="rgb",
+        show_default=True,
+        help="Order of the channels that the model takes.",
+    ),
+)
+REPORT = click.option(
+    "--report",
+    "reports",
+    multiple=True,
+    type=click.Path(path_type=Path, readable=False),
+    metavar="FILE",
+    help="Write a report: .json, .md, .xml (JUnit) or .html, by its ending.",
+)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxq.cli import options
-from onnxq.cli.signals import hold_signals
 from onnxq.errors import EXIT_DONE, EXIT_USAGE
+from onnxq.runtime.signals import hold_signals
 
 if TYPE_CHECKING:
     from rich.console import Console

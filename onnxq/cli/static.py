@@ -11,62 +11,12 @@ import click
 
 from onnxq.cli import options
 from onnxq.cli.options import combine
-from onnxq.cli.signals import hold_signals
+from onnxq.runtime.signals import hold_signals
 from onnxq.schemes import ActivationType, CalibratedFormat
 
 WEIGHT_TYPES = ("int8", "uint8", "int4", "int16")
-IMAGE_OPTIONS = ("size", "mean", "std", "scale", "layout", "channels")
 METHODS = ("auto", "minmax", "percentile", "entropy", "mse")
 
-SAMPLES = combine(
-    click.option(
-        "--calib",
-        type=click.Path(path_type=Path, readable=False),
-        metavar="DIR",
-        help="Folder of samples: .npz, .npy, onnx test sets, images; with sub-folders.",
-    ),
-    click.option(
-        "--reader", metavar="MODULE:FUNCTION", help="Function that gives samples instead."
-    ),
-    click.option("--samples", type=int, metavar="N", help="Use N of them.  [default: all]"),
-    click.option("--seed", type=int, default=0, show_default=True, help="Chooses which N samples."),
-    click.option("--skip-bad", is_flag=True, help="Go on without samples that do not fit."),
-)
-IMAGES = combine(
-    click.option(
-        "--size",
-        callback=options.parse_size,
-        metavar="HxW",
-        help="Resize images.  [default: from the model]",
-    ),
-    click.option(
-        "--mean",
-        callback=options.parse_numbers,
-        metavar="A,B,C",
-        help="Subtract from the channels, after scaling.",
-    ),
-    click.option(
-        "--std",
-        callback=options.parse_numbers,
-        metavar="A,B,C",
-        help="Divide the channels by, after subtracting.",
-    ),
-    click.option(
-        "--scale", type=float, metavar="X", help="Multiply pixels first.  [default: 1/255]"
-    ),
-    click.option(
-        "--layout",
-        type=click.Choice(["nchw", "nhwc"]),
-        help="Order of the axes.  [default: from the model]",
-    ),
-    click.option(
-        "--channels",
-        type=click.Choice(["rgb", "bgr"]),
-        default="rgb",
-        show_default=True,
-        help="Order of the channels that the model takes.",
-    ),
-)
 RANGES = combine(
     click.option(
         "--method",
@@ -162,8 +112,14 @@ TYPES = combine(
     type=click.Path(path_type=Path, readable=False),
     help="Where the result goes.  [default: MODEL's stem + .static.onnx, beside it]",
 )
-@SAMPLES
-@IMAGES
+@click.option(
+    "--calib",
+    type=click.Path(path_type=Path, readable=False),
+    metavar="DIR",
+    help="Folder of samples: .npz, .npy, onnx test sets, images; with sub-folders.",
+)
+@options.SAMPLES
+@options.IMAGES
 @RANGES
 @TYPES
 @options.TARGET
@@ -187,7 +143,7 @@ def static(*, model: Path, as_json: bool, **values: Any) -> None:
         from onnxq.report.text import print_result
         from onnxq.samples import ImageOptions
 
-    images = ImageOptions(**{name: values.pop(name) for name in IMAGE_OPTIONS})
+    images = ImageOptions(**{name: values.pop(name) for name in options.IMAGE_NAMES})
     values["op_types"] = options.split_names(values["op_types"])
     # A reader of the user may print; standard output is for the result.
     with contextlib.redirect_stdout(sys.stderr):

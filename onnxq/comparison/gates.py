@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from onnxq.comparison.results import ComparisonReport, Gate
@@ -24,7 +24,6 @@ class GateRule:
         name: its option without dashes.
         unit: of the limit.
         is_minimum: whether more is better.
-        description: one line for the help text.
         measure: finds what was reached.
         is_share: whether limits are shares, which may be given in percent, too.
     """
@@ -32,7 +31,6 @@ class GateRule:
     name: str
     unit: str
     is_minimum: bool
-    description: str
     measure: Callable[[ComparisonReport], Measurement]
     is_share: bool = False
 
@@ -112,27 +110,26 @@ def _is_share(rule: GateRule, report: ComparisonReport) -> bool:
 
 
 def _worst_sqnr(report: ComparisonReport) -> Measurement:
-    found = [(one.sqnr_db, one.name) for one in report.outputs if one.sqnr_db is not None]
-    if not found:
-        return None, "no output of floats was compared"
-    sqnr_db, name = min(found)
-    return sqnr_db, f"output '{name}'"
+    found = ((one.sqnr_db, one.name) for one in report.outputs)
+    return _find_worst(found, "no output of floats was compared")
 
 
 def _worst_cosine(report: ComparisonReport) -> Measurement:
-    found = [(one.cosine, one.name) for one in report.outputs if one.cosine is not None]
-    if not found:
-        return None, "no output of floats was compared"
-    cosine, name = min(found)
-    return cosine, f"output '{name}'"
+    found = ((one.cosine, one.name) for one in report.outputs)
+    return _find_worst(found, "no output of floats was compared")
 
 
 def _worst_agreement(report: ComparisonReport) -> Measurement:
-    found = [(one.agreement, one.name) for one in report.outputs if one.agreement is not None]
-    if not found:
-        return None, "no output looks like scores"
-    agreement, name = min(found)
-    return agreement, f"output '{name}'"
+    found = ((one.agreement, one.name) for one in report.outputs)
+    return _find_worst(found, "no output looks like scores")
+
+
+def _find_worst(figures: Iterable[tuple[float | None, str]], nothing: str) -> Measurement:
+    measured = [(figure, name) for figure, name in figures if figure is not None]
+    if not measured:
+        return None, nothing
+    figure, name = min(measured)
+    return figure, f"output '{name}'"
 
 
 def _accuracy(report: ComparisonReport) -> Measurement:
@@ -173,21 +170,18 @@ _RULES = (
         name="min-sqnr",
         unit="dB",
         is_minimum=True,
-        description="Lowest SQNR of any output, in dB.",
         measure=_worst_sqnr,
     ),
     GateRule(
         name="min-cosine",
         unit="",
         is_minimum=True,
-        description="Lowest mean cosine of any output.",
         measure=_worst_cosine,
     ),
     GateRule(
         name="min-agreement",
         unit="",
         is_minimum=True,
-        description="Lowest share of same largest scores, 0.98 or 98.",
         measure=_worst_agreement,
         is_share=True,
     ),
@@ -195,7 +189,6 @@ _RULES = (
         name="min-accuracy",
         unit="",
         is_minimum=True,
-        description="Lowest top-1 accuracy on labels, 0.95 or 95, or value of --metric.",
         measure=_accuracy,
         is_share=True,
     ),
@@ -203,28 +196,24 @@ _RULES = (
         name="max-accuracy-drop",
         unit="points",
         is_minimum=False,
-        description="Most points of accuracy lost against float.",
         measure=_accuracy_drop,
     ),
     GateRule(
         name="min-speedup",
         unit="x",
         is_minimum=True,
-        description="Least times as fast as float.",
         measure=_speedup,
     ),
     GateRule(
         name="max-size-ratio",
         unit="",
         is_minimum=False,
-        description="Largest size of the quantized model over that of the float one.",
         measure=_size_ratio,
     ),
     GateRule(
         name="max-latency-ms",
         unit="ms",
         is_minimum=False,
-        description="Longest median inference, in milliseconds.",
         measure=_latency,
     ),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,8 +18,6 @@ from onnxq.samples import Sample
 from onnxq.samples.user_code import UserFunction, importable, user_errors_named
 
 Outputs = Mapping[str, npt.NDArray[Any]]
-MetricFunction = Callable[[Outputs, Mapping[str, npt.NDArray[Any]], str], float | None]
-"""(outputs, inputs, name of the sample) -> figure of merit of that sample, or None to leave it."""
 
 TOP = (1, 5)
 
@@ -158,7 +156,8 @@ class FunctionScorer:
     """The mean of a function of the user over the samples.
 
     Attributes:
-        user: rates the outputs of one model on one sample.
+        user: rates the outputs of one model on one sample: (outputs, inputs, name of the sample)
+            to a figure of merit, or None to leave the sample out.
         sums: of the float and of the quantized model.
         total: rated samples so far.
     """

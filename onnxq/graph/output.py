@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -148,6 +150,25 @@ def publish(output: Output) -> None:
         output.staged_path.replace(output.path)
     except OSError as error:
         raise OutputError(_describe(output.path, error)) from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a small file, whole or not at all; one that is there is replaced.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    # In the same folder, because a file cannot be renamed to another file system. Not by
+    # ``tempfile``: its files can be read by their owner only.
+    staged = path.with_name(f".onnxq-{os.getpid()}-{path.name}")
+    try:
+        staged.write_bytes(content)
+        staged.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            staged.unlink(missing_ok=True)
 
 
 def drop_redundant_types(model: ir.Model) -> None:

@@ -106,7 +106,7 @@ def calibrate_on_samples(
     """
     observer = _Observer(model, part, options, source, folder, progress)
     settled = _settle(plan, make_plan, target, observer.find_facts)
-    activations = _decisions(settled.plan).activations
+    activations = settled.plan.decisions.activations
     candidates = {
         method: choose_ranges(
             activations, observer.observations, method, percentile=options.percentile
@@ -147,7 +147,7 @@ def calibrate_from_file(
         return find(saved.extremes, decisions), elements
 
     settled = _settle(plan, make_plan, target, find_facts)
-    ranges = find(saved.ranges, _decisions(settled.plan))
+    ranges = find(saved.ranges, settled.plan.decisions)
     return Calibration(settled, {saved.method: ranges}, 0, saved.unreached)
 
 
@@ -214,7 +214,7 @@ def _settle(
     asked: dict[ir.Value, ActivationPlan] = {}
     extremes: dict[ir.Value, Range] = {}
     while True:
-        decisions = _decisions(plan)
+        decisions = plan.decisions
         asked |= {one.value: one for one in decisions.activations}
         found_extremes, elements = find_facts(decisions)
         extremes |= found_extremes
@@ -224,10 +224,6 @@ def _settle(
             return Settled(plan, tuple(asked.values()), extremes, dict(elements))
         refused.update(found)
         plan = make_plan(refused)
-
-
-def _decisions(plan: Plan) -> CalibrationPlan:
-    return plan.calibration or CalibrationPlan()
 
 
 def describe_ranges(calibration: Calibration, method: str, *, model: str, data: str) -> SavedRanges:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +207,32 @@ def plan_with_opset(
     return model, plan, selection
 
 
+def plan_model(
+    file: ModelFile,
+    destination: Path,
+    target: Target,
+    make_plan: Planner,
+    selection: Selection,
+) -> tuple[ModelFile, QuantizationResult, Selection]:
+    """The model in the operator set that its plan needs, and a result that is not written yet.
+
+    Raises:
+        NothingToQuantizeError: the plan changes nothing.
+    """
+    model, plan, selection = plan_with_opset(file, target, make_plan, selection)
+    if not plan.changes:
+        raise NothingToQuantizeError(_explain_nothing(file.path, plan))
+    result = QuantizationResult(
+        source=file.path,
+        output=destination,
+        plan=plan,
+        float_size_bytes=file.size_bytes,
+        opset=model.opset_imports[""],
+        float_opset=file.model.opset_imports[""],
+    )
+    return replace(file, model=model), result, selection
+
+
 def write_smaller(file: ModelFile, staged: Output, *, force: bool, in_place: bool) -> int:
     """Write the model; returns its bytes, of which there must be fewer than before.
 
@@ -223,8 +249,7 @@ def write_smaller(file: ModelFile, staged: Output, *, force: bool, in_place: boo
     return size_bytes
 
 
-def explain_nothing(source: Path, plan: Plan) -> str:
-    """Why a plan changes nothing, in one line."""
+def _explain_nothing(source: Path, plan: Plan) -> str:
     reasons = list(dict.fromkeys(tensor.explanation for tensor in plan.tensors))
     why = "; ".join(reasons[:3]) if reasons else "it has no float weights of 64 elements or more"
     return f"{source}: nothing to quantize: {why}"

@@ -9,16 +9,14 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnxq.apply import apply_plan
-from onnxq.errors import NothingToQuantizeError
 from onnxq.graph.check import explain_damage
 from onnxq.graph.output import publish, stage_output
 from onnxq.pipelines.common import (
     QuantizationResult,
     choose_destination,
-    explain_nothing,
     open_float_model,
     pass_through,
-    plan_with_opset,
+    plan_model,
     write_smaller,
 )
 from onnxq.plan import DynamicOptions, Plan, Selection, plan_dynamic
@@ -51,24 +49,14 @@ def run_dynamic(
     folder = None if data is None else SampleFolder.open(data)
     with explain_damage(source):
         file, selection = open_float_model(source, options, keep_metadata=keep_metadata)
-        model, plan, _ = plan_with_opset(file, target, partial(_plan, target, options), selection)
-        if not plan.changes:
-            raise NothingToQuantizeError(explain_nothing(source, plan))
-        result = QuantizationResult(
-            source=source,
-            output=destination,
-            plan=plan,
-            float_size_bytes=file.size_bytes,
-            opset=model.opset_imports[""],
-            float_opset=file.model.opset_imports[""],
-        )
+        make_plan = partial(_plan, target, options)
+        file, result, _ = plan_model(file, destination, target, make_plan, selection)
         if dry_run:
             return result
-        hints = find_hints(model)
-        apply_plan(model, plan, target)
+        hints = find_hints(file.model)
+        apply_plan(file.model, result.plan, target)
         with stage_output(destination) as staged:
-            quantized = replace(file, model=model)
-            size_bytes = write_smaller(quantized, staged, force=force, in_place=in_place)
+            size_bytes = write_smaller(file, staged, force=force, in_place=in_place)
             verification = verify(
                 source,
                 staged.staged_path,

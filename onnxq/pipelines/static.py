@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import onnx_ir as ir
 
 from onnxq.apply import Encodings, apply_plan
 from onnxq.calibration import fingerprint_model, resolve_ranges, save_ranges
-from onnxq.errors import NothingToQuantizeError, UsageError
+from onnxq.errors import UsageError
 from onnxq.graph.check import explain_damage
 from onnxq.graph.files import ModelFile
 from onnxq.graph.offload import include_weights, offload_weights
@@ -29,14 +30,13 @@ from onnxq.pipelines.common import (
     CalibrationReport,
     QuantizationResult,
     choose_destination,
-    explain_nothing,
     open_float_model,
     pass_through,
-    plan_with_opset,
+    plan_model,
     write_smaller,
 )
 from onnxq.pipelines.range_options import RangeFiles, RangeOptions
-from onnxq.plan import CalibrationPlan, Plan, Selection, StaticOptions, plan_static
+from onnxq.plan import Plan, Selection, StaticOptions, plan_static
 from onnxq.runtime.signatures import read_signatures
 from onnxq.samples import Part, Samples, calibration_part, verification_part
 from onnxq.targets import Target
@@ -76,9 +76,11 @@ def run_static(
         asked = range_options or RangeOptions()
         files.check(source, destination, asked, has_samples=samples is not None, force=force)
     with explain_damage(source):
-        file, result, selection = _plan(
-            source, destination, target, options, keep_metadata=keep_metadata
+        file, selection = open_float_model(
+            source, options.uncalibrated, keep_metadata=keep_metadata
         )
+        make_plan = partial(_plan, target, options)
+        file, result, selection = plan_model(file, destination, target, make_plan, selection)
         if dry_run:
             return result
         job = _Job(
@@ -97,32 +99,8 @@ def run_static(
             return job.run(result, staged, force=force, in_place=in_place)
 
 
-def _plan(
-    source: Path,
-    destination: Path,
-    target: Target,
-    options: StaticOptions,
-    *,
-    keep_metadata: bool,
-) -> tuple[ModelFile, QuantizationResult, Selection]:
-    """The model, simplified and of the opset that the plan needs, and a result without a file."""
-    file, selection = open_float_model(source, options.uncalibrated, keep_metadata=keep_metadata)
-
-    def make_plan(model: ir.Model, selection: Selection) -> Plan:
-        return plan_static(model, target, options, selection)
-
-    model, plan, selection = plan_with_opset(file, target, make_plan, selection)
-    if not plan.changes:
-        raise NothingToQuantizeError(explain_nothing(source, plan))
-    result = QuantizationResult(
-        source=source,
-        output=destination,
-        plan=plan,
-        float_size_bytes=file.size_bytes,
-        opset=model.opset_imports[""],
-        float_opset=file.model.opset_imports[""],
-    )
-    return replace(file, model=model), result, selection
+def _plan(target: Target, options: StaticOptions, model: ir.Model, selection: Selection) -> Plan:
+    return plan_static(model, target, options, selection)
 
 
 def _work_folder(staged: Output) -> Path:
@@ -220,7 +198,7 @@ class _Job:
         return verification_part(self.samples, read_signatures(self.file.model))
 
     def _resolve(self, calibration: Calibration, method: str) -> dict[ir.Value, Parameters]:
-        decisions = calibration.plan.calibration or CalibrationPlan()
+        decisions = calibration.plan.decisions
         return resolve_ranges(decisions.activations, calibration.candidates[method])
 
     def _resolve_finest(self, calibration: Calibration) -> dict[ir.Value, Parameters]:
@@ -275,7 +253,7 @@ class _Job:
         evaluation: Part | None,
         compared: int,
     ) -> CalibrationReport:
-        decisions = calibration.plan.calibration or CalibrationPlan()
+        decisions = calibration.plan.decisions
         chosen, samples = calibration.candidates[method], self.samples
         return CalibrationReport(
             data=str(self.range_files.load or ("" if samples is None else samples.label)),

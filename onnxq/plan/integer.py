@@ -11,8 +11,8 @@ from onnxq.plan.context import Context, describe_tensor
 from onnxq.plan.half import SMALLEST_OPERAND_ELEMENTS, plan_half_tensor
 from onnxq.plan.requirements import form_opset
 from onnxq.plan.small_kernels import is_small_kernel
-from onnxq.plan.statistics import expect_sqnr_db
-from onnxq.plan.types import TensorPlan, UsePlan
+from onnxq.plan.statistics import WeightStatistics, expect_sqnr_db
+from onnxq.plan.types import TensorPlan
 from onnxq.rules.forms import FORM_CHECKS, refuse_filter_bank
 from onnxq.rules.roles import Form, WeightRole, find_role
 from onnxq.schemes import Scheme, WeightType
@@ -143,14 +143,10 @@ def _plan_channels(
         refusal = _refuse_storage(constant, scheme, primary, context)
         if refusal is not None:
             return context.leave(constant, refusal)
-    return describe_tensor(
-        constant,
-        scheme=scheme,
+    return replace(
+        _describe(constant, context, readings, primary, scheme, statistics),
         reason=obstacle or "",
-        uses=tuple(_plan_uses(readings, context)),
-        statistics=statistics,
         expected_sqnr_db=None if math.isinf(expected) else round(expected, 1),
-        channel_axes=primary.axes,
     )
 
 
@@ -169,14 +165,9 @@ def _plan_calibrated(
     if not statistics.is_finite:
         return context.leave(constant, "holds NaN or infinity")
     expected = expect_sqnr_db(statistics, scheme)
-    return describe_tensor(
-        constant,
-        scheme=scheme,
-        reason="",
-        uses=tuple(_plan_uses(readings, context)),
-        statistics=statistics,
+    return replace(
+        _describe(constant, context, readings, primary, scheme, statistics),
         expected_sqnr_db=None if math.isinf(expected) else round(expected, 1),
-        channel_axes=primary.axes,
     )
 
 
@@ -201,11 +192,22 @@ def _plan_blocked(
         block_size=options.block_size or context.target.default_block_size,
         symmetric=options.is_symmetric,
     )
+    return _describe(constant, context, readings, primary, scheme, statistics)
+
+
+def _describe(
+    constant: Constant,
+    context: Context,
+    readings: list[_Reading],
+    primary: _Reading,
+    scheme: Scheme,
+    statistics: WeightStatistics,
+) -> TensorPlan:
     return describe_tensor(
         constant,
         scheme=scheme,
         reason="",
-        uses=tuple(_plan_uses(readings, context)),
+        uses=tuple(context.plan_use(one.use, one.form, one.reason) for one in readings),
         statistics=statistics,
         channel_axes=primary.axes,
     )
@@ -223,10 +225,6 @@ def _plan_operand(constant: Constant, context: Context) -> TensorPlan:
     return plan_half_tensor(
         constant, context, WeightType.FP16, "no weight of a layer: int8 is not safe for it"
     )
-
-
-def _plan_uses(readings: list[_Reading], context: Context) -> list[UsePlan]:
-    return [context.plan_use(one.use, one.form, one.reason) for one in readings]
 
 
 def _scale_axes(primary: _Reading, context: Context) -> tuple[int, ...]:

@@ -33,7 +33,7 @@ def required_opset(plan: Plan, target: Target) -> int:
         for tensor in plan.changes
         if tensor.scheme is not None and tensor.scheme.type is WeightType.BF16
     ]
-    if plan.calibration is not None and plan.calibration.nodes:
+    if plan.decisions.nodes:
         wanted.append(calibration_opset(plan))
     return max(wanted, default=0)
 
@@ -46,8 +46,7 @@ def calibration_opset(plan: Plan) -> int:
         and tensor.scheme.type.bits != 8
         for tensor in plan.changes
     )
-    activations = () if plan.calibration is None else plan.calibration.activations
-    if unusual or any(one.scheme.type.bits != 8 for one in activations):
+    if unusual or any(one.scheme.type.bits != 8 for one in plan.decisions.activations):
         return WIDE_AND_NARROW_TYPES_OPSET
     return PER_CHANNEL_DEQUANTIZE_OPSET
 

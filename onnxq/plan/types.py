@@ -224,6 +224,11 @@ class Plan:
         return replace(self, tensors=tuple(tensors))
 
     @property
+    def decisions(self) -> CalibrationPlan:
+        """The decisions about activations; none where there is no calibration."""
+        return self.calibration or CalibrationPlan()
+
+    @property
     def changes(self) -> tuple[TensorPlan, ...]:
         """The tensors that will be stored differently."""
         return tuple(tensor for tensor in self.tensors if tensor.scheme is not None)

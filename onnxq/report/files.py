@@ -13,6 +13,7 @@ from typing import Any
 
 from onnxq.comparison.results import ComparisonReport
 from onnxq.errors import OutputError, UsageError
+from onnxq.graph.output import write_whole
 from onnxq.report.html import require_jinja, write_html
 from onnxq.report.junit import write_junit
 from onnxq.report.markdown import write_markdown
@@ -69,7 +70,7 @@ def write_report(reports: Reports, path: Path, *, command: str = "") -> None:
     """
     check_report_path(path)
     content = _WRITERS[path.suffix.lower()](reports, command)
-    _replace(path, content.encode("utf-8", "replace"))
+    write_whole(path, content.encode("utf-8", "replace"))
 
 
 def append_step_summary(reports: Reports, environment: Mapping[str, str] | None = None) -> bool:
@@ -147,17 +148,3 @@ _WRITERS: Mapping[str, Callable[[Reports, str], str]] = {
 def _describe_endings() -> str:
     *others, last = _WRITERS
     return f"{', '.join(others)} or {last}"
-
-
-def _replace(path: Path, content: bytes) -> None:
-    # In the same folder, because a file cannot be renamed to another file system. Not by
-    # ``tempfile``: its files can be read by their owner only.
-    staged = path.with_name(f".onnxq-{os.getpid()}-{path.name}")
-    try:
-        staged.write_bytes(content)
-        staged.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            staged.unlink(missing_ok=True)

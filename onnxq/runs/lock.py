@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from onnxq.comparison.results import Gate
-from onnxq.errors import DataError, OutputError
+from onnxq.errors import DataError
+from onnxq.graph.output import write_whole
 from onnxq.runs.fingerprints import Fingerprints
 from onnxq.runs.numbers import Numbers, parse_numbers, parse_optional
 
@@ -108,14 +109,7 @@ def write_lock(lock: Lock, path: Path) -> None:
         "models": {name: entry.to_json() for name, entry in lock.items()},
     }
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    staged = path.with_name(f".{path.name}.partial")
-    try:
-        staged.write_bytes(text.encode("utf-8"))
-        staged.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        staged.unlink(missing_ok=True)
+    write_whole(path, text.encode("utf-8"))
 
 
 def _parse_entry(content: Mapping[str, Any]) -> LockEntry:

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 
 from onnxq.errors import EXIT_ERROR
 from onnxq.runs.messages import Broken, Message, Step, Task
+from onnxq.runtime.signals import hold_signals
 
 # The first entry of the path of a process is the current directory, where a file of the user could
 # have the name of a module that onnxq needs; so the worker takes over the path of this process.
@@ -32,7 +33,9 @@ class _Workers:
     inbox: queue.SimpleQueue[tuple[int, Message]] = field(default_factory=queue.SimpleQueue)
 
     def start(self, index: int, task: Task) -> None:
-        with _hold_interrupts():
+        # A process that is started inside never sees Ctrl-C: this one does, and stops it. It
+        # unblocks SIGTERM itself when it is ready for it.
+        with hold_signals():
             process = subprocess.Popen(
                 [sys.executable, "-c", _CODE, *sys.path],
                 stdin=subprocess.PIPE,
@@ -98,22 +101,6 @@ def run_tasks(tasks: Sequence[Task], *, jobs: int) -> Generator[tuple[int, Messa
             yield index, message
     finally:
         workers.stop()
-
-
-@contextlib.contextmanager
-def _hold_interrupts() -> Iterator[None]:
-    """A process that is started inside never sees Ctrl-C: this one does, and stops it.
-
-    It unblocks SIGTERM itself when it is ready for it.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _explain_end(exit_code: int) -> str:

@@ -12,7 +12,7 @@ def hold_signals() -> Iterator[None]:
     """Hold back interrupts until the end of the block.
 
     An exception that a signal handler raises while an extension module is being imported becomes
-    another error, or crashes the interpreter.
+    another error, or crashes the interpreter. Processes started inside hold them back, too.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
