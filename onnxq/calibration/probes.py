@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.graph.constants import add_initializer, constant_tensor
+from onnxq.graph.copies import copy_model
 from onnxq.graph.names import Names
 from onnxq.graph.scopes import iterate_bodies, iterate_scopes
 from onnxq.numerics.affine import Array
@@ -68,11 +69,10 @@ def add_probes(
         sampled: whether elements are wanted of every activation, or only of those whose extremes
             may be those of a mask.
     """
-    copy = model.clone()
-    prober = _Prober(copy, sampled=sampled)
-    values = _match_values(model, copy)
-    probes = tuple(prober.add(one, values[one.value]) for one in activations)
-    return ProbedModel(copy, probes)
+    copy = copy_model(model)
+    prober = _Prober(copy.model, sampled=sampled)
+    probes = tuple(prober.add(one, copy.values[one.value]) for one in activations)
+    return ProbedModel(copy.model, probes)
 
 
 class _Prober:
@@ -193,13 +193,3 @@ def _has_channels(value: ir.Value) -> bool:
         return False
     tensor = constant_tensor(layer.inputs[1])
     return tensor is not None and len(tensor.shape) > 2
-
-
-def _match_values(model: ir.Model, copy: ir.Model) -> dict[ir.Value, ir.Value]:
-    """For every value of a model the one in its copy."""
-    found: dict[ir.Value, ir.Value] = {}
-    for one, other in zip(iterate_scopes(model), iterate_scopes(copy), strict=True):
-        found.update(zip(one.graph.inputs, other.graph.inputs, strict=True))
-        for node, twin in zip(one.graph, other.graph, strict=True):
-            found.update(zip(node.outputs, twin.outputs, strict=True))
-    return found

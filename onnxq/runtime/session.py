@@ -74,6 +74,7 @@ class Session:
         optimization: str = "all",
         spinning: bool = False,
         lean: bool = False,
+        keeps_float_layers: bool = False,
     ) -> None:
         """Load ``path``.
 
@@ -89,6 +90,8 @@ class Session:
                 default; they never do between runs.
             lean: take less memory for activations: freed after each operator, not kept in the
                 pattern of the first run.
+            keeps_float_layers: do not let the optimiser quantize the weights of float layers that
+                stand between quantized activations.
 
         Raises:
             ExecutionError: it does not load.
@@ -107,6 +110,10 @@ class Session:
         # as long.
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        if keeps_float_layers:
+            options.add_session_config_entry(
+                "optimization.disable_specified_optimizers", "WeightBiasQuantization"
+            )
         if mapped:
             options.add_session_config_entry("session.disable_prepacking", "1")
         if optimized_path is not None:

@@ -1,0 +1,187 @@
+"""Layers whose weight and bias can be chosen with data: products of activations and a constant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxq.algorithms.recipe import BiasPlace
+from onnxq.algorithms.rows import Window, read_window, take_convolution_rows
+from onnxq.graph.attributes import float_attribute, int_attribute, is_set
+from onnxq.graph.constants import constant_tensor, dimensions, release
+from onnxq.numerics.affine import Array
+from onnxq.plan import Plan, TensorPlan
+from onnxq.plan.statistics import read_real
+from onnxq.rules.calibrated import clip_bounds
+
+_OPERATORS = frozenset({"Conv", "Gemm", "MatMul"})
+
+Keep = Callable[[int], Array]
+"""Of how many rows there are, the positions of those to keep."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One layer in the main graph.
+
+    With its weight as a matrix for each of ``groups`` groups of channels, it computes, for each of
+    its input rows, ``y = W x + b``.
+
+    Attributes:
+        node: in the float model.
+        weight: what the plan makes of the weight.
+        groups: of a convolution; 1 for a matrix product.
+        window: of a convolution; None for a matrix product.
+        bias_place: where its bias is read, or can be added; None if it can have none.
+        bounds: limits of the Relu or Clip that alone reads it; None if there is none.
+    """
+
+    node: ir.Node
+    weight: TensorPlan
+    groups: int
+    window: Window | None
+    bias_place: BiasPlace | None
+    bounds: tuple[float, float] | None
+
+    @property
+    def input(self) -> ir.Value:
+        """What it multiplies."""
+        value = self.node.inputs[0]
+        if value is None:
+            raise ValueError(f"node '{self.node.name}' reads nothing")
+        return value
+
+    @property
+    def channels(self) -> int:
+        """Of its output."""
+        return self.weight.shape[0] if self._is_output_first else self.weight.shape[1]
+
+    @property
+    def _is_output_first(self) -> bool:
+        return self.node.op_type == "Conv" or is_set(self.node, "transB")
+
+    def read_weight(self) -> Array:
+        """The float weight as matrices; shape [groups, channels a group, inputs]."""
+        tensor = self.weight.constant.tensor
+        matrices = self.to_matrices(np.array(read_real(tensor)))
+        release(tensor)
+        return matrices
+
+    def to_matrices(self, weight: Array) -> Array:
+        """A weight, in the axes of the model, as matrices."""
+        ordered = weight if self._is_output_first else weight.T
+        return ordered.reshape(self.groups, self.channels // self.groups, -1)
+
+    def from_matrices(self, matrices: Array) -> Array:
+        """Matrices as a weight in the axes of the model."""
+        if self._is_output_first:
+            return matrices.reshape(self.weight.shape)
+        return np.ascontiguousarray(matrices.reshape(self.channels, -1).T)
+
+    def spread_channels(self, numbers: Array) -> Array:
+        """One number for each output channel, or one for all, as [groups, channels, 1]."""
+        flat = np.broadcast_to(numbers.reshape(-1), (self.channels,))
+        return flat.reshape(self.groups, -1, 1)
+
+    def read_bias(self) -> Array:
+        """The float bias; zeros where there is none."""
+        if self.bias_place is not None:
+            node, index = self.bias_place
+            tensor = constant_tensor(node.inputs[index]) if index < len(node.inputs) else None
+            if tensor is not None:
+                return np.array(tensor.numpy()).reshape(-1)
+        return np.zeros(self.channels, np.float32)
+
+    def take_rows(self, activation: Array, keep: Keep) -> Array:
+        """What the layer multiplies by its matrices, at some places of its output.
+
+        Args:
+            activation: its input.
+            keep: chooses the places.
+
+        Returns:
+            Shape [groups, rows, inputs].
+        """
+        if self.window is not None:
+            return take_convolution_rows(activation, self.window, self.groups, keep)
+        rows = activation.reshape(-1, activation.shape[-1])
+        return np.ascontiguousarray(rows[keep(rows.shape[0])])[None]
+
+
+def find_layers(plan: Plan, graph: ir.Graph) -> Iterator[Layer]:
+    """Layers of ``graph`` with a weight of integers that nothing else reads, in graph order."""
+    weights = {
+        tensor.uses[0].use.node: tensor
+        for tensor in plan.changes
+        if (use := _only_use(tensor)) is not None and use.op_type in _OPERATORS
+    }
+    for node in graph:
+        if node in weights and _can_tune(node, weights[node]):
+            yield Layer(
+                node=node,
+                weight=weights[node],
+                groups=int_attribute(node, "group", 1) if node.op_type == "Conv" else 1,
+                window=read_window(node) if node.op_type == "Conv" else None,
+                bias_place=_find_bias(node, weights[node]),
+                bounds=_find_bounds(node),
+            )
+
+
+def _only_use(tensor: TensorPlan) -> ir.Node | None:
+    scheme = tensor.scheme
+    if len(tensor.uses) != 1 or scheme is None or scheme.type.is_half or scheme.block_size:
+        return None
+    use = tensor.uses[0].use
+    if use is None or use.transposed or use.input_index != 1 or tensor.statistics is None:
+        return None
+    return use.node
+
+
+def _can_tune(node: ir.Node, weight: TensorPlan) -> bool:
+    if weight.dtype != "float" or node.domain or weight.constant.overridable:
+        return False
+    if node.op_type == "Conv":
+        return read_window(node) is not None
+    if len(weight.shape) != 2:
+        return False
+    return node.op_type == "MatMul" or (
+        not is_set(node, "transA")
+        and float_attribute(node, "alpha", 1.0) == 1.0
+        and float_attribute(node, "beta", 1.0) == 1.0
+    )
+
+
+def _find_bias(node: ir.Node, weight: TensorPlan) -> BiasPlace | None:
+    """The third input of the layer, also where it has none yet, or the Add behind a MatMul."""
+    channels = weight.shape[0] if node.op_type == "Conv" or is_set(node, "transB") else (
+        weight.shape[1]
+    )
+    if node.op_type != "MatMul":
+        value = node.inputs[2] if len(node.inputs) > 2 else None
+        return (node, 2) if value is None or _is_vector(value, channels) else None
+    uses = node.outputs[0].uses()
+    if len(uses) != 1 or node.outputs[0].is_graph_output():
+        return None
+    reader, index = next(iter(uses))
+    if reader.op_type != "Add" or reader.domain or reader.graph is not node.graph:
+        return None
+    return (reader, 1 - index) if _is_vector(reader.inputs[1 - index], channels) else None
+
+
+def _is_vector(value: ir.Value | None, size: int) -> bool:
+    tensor = constant_tensor(value)
+    return (
+        tensor is not None
+        and tensor.dtype == ir.DataType.FLOAT
+        and dimensions(tensor) == (size,)
+    )
+
+
+def _find_bounds(node: ir.Node) -> tuple[float, float] | None:
+    uses = node.outputs[0].uses()
+    if len(uses) != 1 or node.outputs[0].is_graph_output():
+        return None
+    return clip_bounds(next(iter(uses))[0])

@@ -1,0 +1,109 @@
+"""A recipe: everything that decides the numbers of a quantized model.
+
+Techniques take a recipe and give another one. None of them edits the float model, so that any
+number of recipes can be written and compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxq.apply import Encodings, apply_plan
+from onnxq.calibration import Range, resolve_ranges
+from onnxq.graph.constants import add_initializer
+from onnxq.graph.copies import ModelCopy, copy_model
+from onnxq.graph.names import Names
+from onnxq.graph.offload import include_weights
+from onnxq.numerics.affine import Array
+from onnxq.plan import Plan
+from onnxq.plan.statistics import WeightStatistics
+from onnxq.plan.translate import translate_plan
+from onnxq.targets import Target
+
+
+@dataclass(frozen=True)
+class TunedWeight:
+    """A weight whose integers were chosen with data.
+
+    Attributes:
+        tensor: real values that lie on the grid of the scales, so that rounding keeps them.
+        statistics: ranges that the scales come from.
+    """
+
+    tensor: ir.TensorProtocol
+    statistics: WeightStatistics
+
+
+BiasPlace = tuple[ir.Node, int]
+"""A node and the index of the input that its bias is, or will be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What to write.
+
+    Attributes:
+        plan: every decision, about the nodes and values of the float model.
+        ranges: of each activation that is quantized ahead of time.
+        weights: by the constant of the float model.
+        biases: one value a channel, by where it is read.
+    """
+
+    plan: Plan
+    ranges: Mapping[ir.Value, Range]
+    weights: Mapping[ir.Value, TunedWeight] = field(default_factory=dict)
+    biases: Mapping[BiasPlace, Array] = field(default_factory=dict)
+
+
+def apply_recipe(
+    model: ir.Model, recipe: Recipe, target: Target, *, operators: bool = False
+) -> ir.Model:
+    """A quantized copy of ``model``, which is left as it is.
+
+    Args:
+        model: the float model that the recipe is for.
+        recipe: what to write.
+        target: that its plan was made for.
+        operators: write calibrated nodes as operators on integers, not between pairs.
+    """
+    copy = copy_model(model)
+    for value, weight in recipe.weights.items():
+        copy.values[value].const_value = weight.tensor
+    _write_biases(copy, recipe.biases)
+    plan = translate_plan(_with_statistics(recipe), copy)
+    encodings = Encodings()
+    ranges = {copy.values[value]: found for value, found in recipe.ranges.items()}
+    encodings.fill(resolve_ranges(plan.decisions.activations, ranges))
+    apply_plan(copy.model, plan, target, encodings, operators=operators)
+    include_weights(copy.model)
+    return copy.model
+
+
+def _with_statistics(recipe: Recipe) -> Plan:
+    tensors = tuple(
+        replace(one, statistics=recipe.weights[one.constant.value].statistics)
+        if one.constant.value in recipe.weights
+        else one
+        for one in recipe.plan.tensors
+    )
+    return replace(recipe.plan, tensors=tensors)
+
+
+def _write_biases(copy: ModelCopy, biases: Mapping[BiasPlace, Array]) -> None:
+    names = Names(copy.model)
+    for (node, index), elements in biases.items():
+        reader = copy.nodes[node]
+        old = reader.inputs[index] if index < len(reader.inputs) else None
+        wanted = f"{node.name or node.op_type}_bias" if old is None else f"{old.name}_corrected"
+        graph = reader.graph
+        if not isinstance(graph, ir.Graph):
+            raise ValueError(f"node '{node.name}' is in no graph")
+        tensor = ir.Tensor(np.ascontiguousarray(elements))
+        value = add_initializer(graph, tensor, names.new_value(wanted))
+        if index >= len(reader.inputs):
+            reader.resize_inputs(index + 1)
+        reader.replace_input_with(index, value)

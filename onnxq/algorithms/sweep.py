@@ -1,0 +1,251 @@
+"""A sweep: the layers of a model one after the other, each with what it reads on samples.
+
+Every layer is seen in the float model and in the quantized model as it is up to there, with all
+earlier layers as they were left. So what one layer could not keep, the next ones can make up for.
+Activations between segments are kept for all samples, in memory or in files; weights and moments
+of one layer at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxq.algorithms.layers import Layer, find_layers
+from onnxq.algorithms.recipe import Recipe, TunedWeight
+from onnxq.algorithms.segments import Segment, SegmentModel, cut_before
+from onnxq.algorithms.store import ActivationStore
+from onnxq.apply.weights import compute_elements, parameters_of
+from onnxq.calibration import Range, resolve_ranges
+from onnxq.numerics.affine import Array, Parameters, dequantize, quantize
+from onnxq.plan import ActivationPlan, TensorPlan
+from onnxq.runtime.session import Feeds, Session
+
+MOST_ROWS = 16384
+"""Rows of a layer that are looked at, over all samples."""
+
+MOST_ROW_ELEMENTS = 1 << 24
+"""Elements in them: 64 MB of float32 for each of the two models."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSample:
+    """What one layer reads, and how it stands.
+
+    Attributes:
+        layer: the layer.
+        float_rows: its input in the float model, as rows; shape [groups, rows, inputs].
+        quantized_rows: the same places in the quantized model.
+        tensor: the plan for its weight, with the ranges of its scales as they are now.
+        output: the activation plan of its output, behind its Relu or Clip; None if it stays float.
+        ranges: of all activations.
+    """
+
+    layer: Layer
+    float_rows: Array
+    quantized_rows: Array
+    tensor: TensorPlan
+    output: ActivationPlan | None
+    ranges: Mapping[ir.Value, Range]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerChange:
+    """What to change at one layer; None for what stays.
+
+    Attributes:
+        weight: integers on the grid of the scales, in the axes of the model, as real values.
+        tensor: the plan for the weight where its scales change.
+        bias: one value a channel.
+        range: of its output.
+    """
+
+    weight: Array | None = None
+    tensor: TensorPlan | None = None
+    bias: Array | None = None
+    range: Range | None = None
+
+
+Visit = Callable[[LayerSample], LayerChange]
+Track = Callable[[Iterable[Any], int | None], Iterable[Any]]
+
+
+def sweep(
+    model: ir.Model,
+    recipe: Recipe,
+    feeds: Sequence[Callable[[], Feeds]],
+    visit: Visit,
+    *,
+    folder: Path,
+    track: Track,
+) -> Recipe:
+    """Visit every layer in graph order, and change it as the visit says.
+
+    Args:
+        model: the float model, which is left as it is.
+        recipe: to start from.
+        feeds: give the inputs of each sample; each is called once.
+        visit: looks at a layer, and says what to change.
+        folder: for temporary files.
+        track: shows progress over layers.
+
+    Raises:
+        ExecutionError: a part of the model cannot be run by itself.
+    """
+    layers = tuple(find_layers(recipe.plan, model.graph))
+    if not layers:
+        return recipe
+    segments = cut_before(model.graph, [layer.node for layer in layers])
+    run = _Run(model, recipe, folder)
+    run.start(feeds)
+    for segment, layer in track(zip(segments, layers, strict=False), len(layers)):
+        run.advance(segment)
+        run.change(layer, visit(run.sample(layer)))
+    return run.recipe
+
+
+@dataclass
+class _Run:
+    model: ir.Model
+    recipe: Recipe
+    folder: Path
+    samples: int = 0
+    reads: dict[ir.Value, Array] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._float = ActivationStore(self.folder / "float")
+        self._quantized = ActivationStore(self.folder / "quantized")
+        self._tensors = {one.constant.value: one for one in self.recipe.plan.changes}
+        decisions = self.recipe.plan.decisions
+        self._owners = {
+            member: one for one in decisions.activations for member in one.members
+        }
+        self._outputs = {
+            node.one.node: self._owners[node.one.outputs[0]]
+            for node in decisions.nodes
+            if node.quantizes_output
+        }
+        self._integer_nodes = {node.one.node for node in decisions.nodes}
+
+    def start(self, feeds: Sequence[Callable[[], Feeds]]) -> None:
+        """Read the samples."""
+        self.samples = len(feeds)
+        inputs = {value.name: value for value in self.model.graph.inputs}
+        for index, read in enumerate(feeds):
+            for name, array in read().items():
+                if name in inputs:
+                    self._float.put(index, inputs[name], array)
+                    self._quantized.put(index, inputs[name], array)
+
+    def advance(self, segment: Segment) -> None:
+        """Run a segment in both models, for all samples."""
+        if not segment.outputs:
+            return
+        for store, is_quantized in ((self._float, False), (self._quantized, True)):
+            session = self._open(segment, store, is_quantized=is_quantized)
+            names = [value.name or "" for value in segment.outputs]
+            for index in range(self.samples):
+                fed = {value.name or "": store.get(index, value) for value in segment.inputs}
+                for value, array in zip(segment.outputs, session.run(fed, names), strict=True):
+                    store.put(index, value, array)
+                for value in segment.last_reads:
+                    store.drop(index, value)
+
+    def sample(self, layer: Layer) -> LayerSample:
+        """What a layer reads; its input has just been computed."""
+        whole = layer.read_weight()
+        limit = min(MOST_ROWS, MOST_ROW_ELEMENTS // (whole.shape[0] * whole.shape[2]))
+        share = max(1, limit // self.samples)
+        float_rows, quantized_rows = [], []
+        activation = self._owners.get(layer.input)
+        parameters = self._resolve()
+        for index in range(self.samples):
+            keep = _Choice(share, index)
+            float_rows.append(layer.take_rows(self._float.get(index, layer.input), keep))
+            read = self._quantized.get(index, layer.input)
+            if activation is not None and layer.node in self._integer_nodes:
+                read = _simulate(read, activation, parameters[activation.value])
+            quantized_rows.append(layer.take_rows(read, keep))
+        return LayerSample(
+            layer=layer,
+            float_rows=np.concatenate(float_rows, axis=1),
+            quantized_rows=np.concatenate(quantized_rows, axis=1),
+            tensor=self._tensors[layer.weight.constant.value],
+            output=self._outputs.get(layer.node),
+            ranges=self.recipe.ranges,
+        )
+
+    def change(self, layer: Layer, change: LayerChange) -> None:
+        """Take over what a visit decided."""
+        recipe, value = self.recipe, layer.weight.constant.value
+        if change.tensor is not None:
+            self._tensors[value] = change.tensor
+        tensor = self._tensors[value]
+        if change.weight is not None and tensor.statistics is not None:
+            tuned = TunedWeight(ir.Tensor(change.weight), tensor.statistics)
+            recipe = replace(recipe, weights={**recipe.weights, value: tuned})
+        if change.bias is not None and layer.bias_place is not None:
+            recipe = replace(recipe, biases={**recipe.biases, layer.bias_place: change.bias})
+        output = self._outputs.get(layer.node)
+        if change.range is not None and output is not None:
+            recipe = replace(recipe, ranges={**recipe.ranges, output.value: change.range})
+        self.recipe = recipe
+
+    def _open(self, segment: Segment, store: ActivationStore, *, is_quantized: bool) -> Session:
+        made = SegmentModel(self.model, segment)
+        if is_quantized:
+            read = {value for node in segment.nodes for value in node.inputs}
+            for value, tensor in self._tensors.items():
+                if value in read:
+                    made.set_constant(value, self._read_quantized(value, tensor))
+            for place, elements in self.recipe.biases.items():
+                made.set_bias(place, elements)
+            made.simulate(self.recipe.plan, self._resolve())
+        first = {value.name or "": store.get(0, value) for value in segment.inputs}
+        return made.open(self.folder / "segment.onnx", first)
+
+    def _read_quantized(self, value: ir.Value, tensor: TensorPlan) -> Array:
+        tuned = self.recipe.weights.get(value)
+        if tuned is not None:
+            return tuned.tensor.numpy()
+        return simulate_weight(tensor)
+
+    def _resolve(self) -> dict[ir.Value, Parameters]:
+        return resolve_ranges(self.recipe.plan.decisions.activations, self.recipe.ranges)
+
+
+def simulate_weight(tensor: TensorPlan) -> Array:
+    """The real values of a weight as it would be stored without any data."""
+    scheme = tensor.scheme
+    if scheme is None or scheme.block_size is not None:
+        return np.array(tensor.constant.tensor.numpy())
+    elements = compute_elements(tensor)
+    if scheme.type.is_half:
+        return elements.astype(tensor.constant.tensor.dtype.numpy())
+    return dequantize(elements.astype(np.int32), parameters_of(tensor))
+
+
+def _simulate(real: Array, activation: ActivationPlan, parameters: Parameters) -> Array:
+    low, high = activation.scheme.range
+    return dequantize(
+        quantize(real, parameters, quantized_min=low, quantized_max=high), parameters
+    )
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """So many places of each sample, the same ones in both models."""
+
+    share: int
+    seed: int
+
+    def __call__(self, count: int) -> Array:
+        if count <= self.share:
+            return np.arange(count)
+        chosen = np.random.default_rng(self.seed).choice(count, self.share, replace=False)
+        return np.sort(chosen)
