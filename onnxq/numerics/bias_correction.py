@@ -55,7 +55,8 @@ def match_mean(
     if not len(values):
         return np.zeros(wanted.shape, np.float32)
     if bounds is None:
-        return (wanted - values.mean(axis=0)).astype(np.float32)
+        difference: npt.NDArray[np.float32] = (wanted - values.mean(axis=0)).astype(np.float32)
+        return difference
     low, high = bounds
     missing = wanted - np.clip(values, low, high).mean(axis=0)
     reach = np.abs(missing) + values.std(axis=0)
@@ -70,7 +71,10 @@ def match_mean(
 
 def _share_inside(values: FloatArray, low: float, high: float) -> npt.NDArray[np.float64]:
     """Share of each channel's values that a small shift would move."""
-    return np.mean((values > low) & (values < high), axis=0, dtype=np.float64)
+    share: npt.NDArray[np.float64] = np.mean(
+        (values > low) & (values < high), axis=0, dtype=np.float64
+    )
+    return share
 
 
 def _solve(

@@ -48,7 +48,7 @@ def damp(hessian: FloatArray, damping: float) -> npt.NDArray[np.float64]:
     diagonal = np.diagonal(hessian, axis1=1, axis2=2)
     mean = diagonal.mean(axis=1, dtype=np.float64)
     mean[mean <= 0] = 1.0
-    result = hessian / mean[:, None, None]
+    result: npt.NDArray[np.float64] = hessian / mean[:, None, None]
     at = np.arange(result.shape[1])
     result[:, at, at] = np.where(diagonal > 0, diagonal / mean[:, None] + damping, 1.0)
     return result
@@ -67,7 +67,8 @@ def quadratic_loss(error: FloatArray, hessian: FloatArray) -> npt.NDArray[Any]:
     >>> quadratic_loss(np.float64([[[1, 2]]]), np.float64([[[3, 1], [1, 5]]])).tolist()
     [[27.0]]
     """
-    return np.einsum("gmk,gmk->gm", np.matmul(error, hessian), error)
+    loss: npt.NDArray[Any] = np.einsum("gmk,gmk->gm", np.matmul(error, hessian), error)
+    return loss
 
 
 def shift_target(weight: FloatArray, moments: Moments, *, damping: float = 0.01) -> Float32Array:
@@ -101,7 +102,7 @@ def round_second_order(
     quantized_min: int,
     quantized_max: int,
     damping: float = 0.01,
-    sweeps: int = 10,
+    sweeps: int = 4,
 ) -> npt.NDArray[np.int32]:
     """Integers whose error ``e' H e`` is small: GPTQ, then coordinate descent.
 
@@ -165,17 +166,17 @@ class _Grid:
     ) -> _Grid:
         """Put the columns in the order in which they are used."""
         real = np.asarray(target, np.float32)
+        points = np.asarray(zero_point, np.int32)
 
-        def place(values: FloatArray | npt.NDArray[np.integer[Any]]) -> Float32Array:
+        def place(values: npt.NDArray[Any]) -> Float32Array:
             spread = np.broadcast_to(np.asarray(values, np.float32), real.shape)
             if np.shape(values)[-1:] == (1,):
                 return spread
             return np.take_along_axis(spread, order[:, None, :], axis=2)
 
-        points = np.asarray(zero_point, np.int32)
         return _Grid(
             steps=place(real / np.asarray(scale, np.float32)),
-            scale=place(scale),
+            scale=place(np.asarray(scale, np.float32)),
             low=place(quantized_min - points),
             high=place(quantized_max - points),
         )
@@ -191,17 +192,13 @@ class _Grid:
 
 def _factor(damped: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Lower Cholesky factor, with more damping where the matrix is singular."""
-    more = 0.0
-    at = np.arange(damped.shape[1])
+    more = LEAST_DAMPING
     while True:
         try:
-            factor: npt.NDArray[np.float64] = np.linalg.cholesky(damped)
+            return np.linalg.cholesky(damped)
         except np.linalg.LinAlgError:
-            more = max(LEAST_DAMPING, 10 * more)
-            damped = damped.copy()
-            damped[:, at, at] += more
-        else:
-            return factor
+            damped = damped + more * np.eye(damped.shape[1])
+            more *= 10
 
 
 def _round_to_nearest_plane(grid: _Grid, factor: Float32Array) -> Float32Array:
