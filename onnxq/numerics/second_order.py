@@ -195,7 +195,7 @@ def _factor(damped: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     more = LEAST_DAMPING
     while True:
         try:
-            return np.linalg.cholesky(damped)
+            return np.asarray(np.linalg.cholesky(damped), np.float64)
         except np.linalg.LinAlgError:
             damped = damped + more * np.eye(damped.shape[1])
             more *= 10
