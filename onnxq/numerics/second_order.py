@@ -127,15 +127,15 @@ def round_second_order(
     damped = np.take_along_axis(damped, order[:, :, None], axis=1)
     damped = np.take_along_axis(damped, order[:, None, :], axis=2)
     grid = _Grid.arrange(target, scale, zero_point, order, quantized_min, quantized_max)
-    nearest = grid.round(grid.steps, slice(None))
-    rounded = _round_to_nearest_plane(grid, _factor(damped).astype(np.float32))
+    factor = _factor(damped).astype(np.float32)
     form = damped.astype(np.float32)
     del damped
-    rounded = _descend(rounded, grid, form, sweeps)
-    losses = [quadratic_loss(grid.error(one), form) for one in (rounded, nearest)]
-    kept = np.where((losses[0] <= losses[1])[:, :, None], rounded, nearest)
+    starts = (_round_to_nearest_plane(grid, factor), grid.round(grid.steps, slice(None)))
+    losses = [quadratic_loss(grid.error(one), form) for one in starts]
+    best = np.where((losses[0] <= losses[1])[:, :, None], *starts)
+    rounded = _descend(best, grid, form, sweeps)
     back = np.argsort(order, axis=1)[:, None, :]
-    result = np.take_along_axis(kept, back, axis=2).astype(np.int32)
+    result = np.take_along_axis(rounded, back, axis=2).astype(np.int32)
     return result + np.asarray(zero_point, np.int32)
 
 

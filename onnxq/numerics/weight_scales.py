@@ -21,12 +21,12 @@ from onnxq.numerics.affine import (
 )
 from onnxq.schemes import Scheme
 
-FACTOR_STEP = 0.01
+FACTORS_4_BITS = np.linspace(1.0, 0.3, 36)
+"""Of 200 channels of a normal distribution with 4608 elements the best factors are 0.49 to 0.7;
+outliers need smaller ones."""
 
-LEAST_FACTOR_4_BITS = 0.5
-"""The best factor for a Gaussian weight of 4608 elements at 4 bits is 0.61, at 8 bits 0.96."""
-
-LEAST_FACTOR_8_BITS = 0.8
+FACTORS_8_BITS = np.linspace(1.0, 0.8, 21)
+"""Likewise 0.95 to 1."""
 
 
 def shrink_ranges(
@@ -58,16 +58,15 @@ def shrink_ranges(
     ...     weight, weight.min(keepdims=True), weight.max(keepdims=True),
     ...     Scheme(type=WeightType.INT4))
     >>> low.round(2).tolist(), high.round(2).tolist()
-    ([-4.0], [0.5])
+    ([-3.52], [0.44])
     """
     reduced = tuple(axis for axis in range(real.ndim) if np.shape(minimum)[axis] == 1)
-    least = LEAST_FACTOR_4_BITS if scheme.type.bits <= 4 else LEAST_FACTOR_8_BITS
-    factors = np.arange(1.0, least - FACTOR_STEP / 2, -FACTOR_STEP)
+    factors = FACTORS_4_BITS if scheme.type.bits <= 4 else FACTORS_8_BITS
     search = _Search(real, np.asarray(minimum), np.asarray(maximum), scheme, importance, reduced)
-    search.try_factors(factors, low=True, high=True)
     if not scheme.symmetric:
-        search.try_factors(factors[1:], low=True, high=False)
-        search.try_factors(factors[1:], low=False, high=True)
+        search.try_factors(factors, low=True, high=False)
+        search.try_factors(factors, low=False, high=True)
+    search.try_factors(factors, low=True, high=True)
     return search.minimum, search.maximum
 
 
