@@ -91,7 +91,8 @@ def take_convolution_rows(
         Shape [groups, places, inputs of a group]; inputs in the order of the weight.
     """
     space = activation.shape[2:]
-    padded = np.pad(activation, ((0, 0), (0, 0), *window.pads_for(space)))
+    pads = window.pads_for(space)
+    padded = np.pad(activation, ((0, 0), (0, 0), *pads)) if any(map(any, pads)) else activation
     axes = tuple(range(2, padded.ndim))
     windows = np.lib.stride_tricks.sliding_window_view(padded, window.extents, axis=axes)
     steps = tuple(slice(None, None, step) for step in (*window.strides, *window.dilations))

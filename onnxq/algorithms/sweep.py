@@ -26,8 +26,11 @@ from onnxq.numerics.affine import Array, Parameters, dequantize, quantize
 from onnxq.plan import ActivationPlan, TensorPlan
 from onnxq.runtime.session import Feeds, Session
 
-MOST_ROWS = 16384
+FEWEST_ROWS = 2048
 """Rows of a layer that are looked at, over all samples."""
+
+ROWS_AN_INPUT = 8
+"""More of them for layers with many inputs, whose moments would be singular."""
 
 MOST_ROW_ELEMENTS = 1 << 24
 """Elements in them: 64 MB of float32 for each of the two models."""
@@ -131,6 +134,7 @@ class _Run:
             if node.quantizes_output
         }
         self._integer_nodes = {node.one.node for node in decisions.nodes}
+        self._parameters = resolve_ranges(decisions.activations, self.recipe.ranges)
 
     def start(self, feeds: Sequence[Callable[[], Feeds]]) -> None:
         """Read the samples."""
@@ -159,22 +163,27 @@ class _Run:
     def sample(self, layer: Layer) -> LayerSample:
         """What a layer reads; its input has just been computed."""
         whole = layer.read_weight()
-        limit = min(MOST_ROWS, MOST_ROW_ELEMENTS // (whole.shape[0] * whole.shape[2]))
-        share = max(1, limit // self.samples)
-        float_rows, quantized_rows = [], []
+        groups, _, inputs = whole.shape
+        wanted = max(FEWEST_ROWS, ROWS_AN_INPUT * inputs)
+        share = max(1, min(wanted, MOST_ROW_ELEMENTS // (groups * inputs)) // self.samples)
+        choices = [_Choice(share, index) for index in range(self.samples)]
+        float_rows, quantized_rows = (
+            np.concatenate(
+                [
+                    layer.take_rows(store.get(index, layer.input), keep)
+                    for index, keep in enumerate(choices)
+                ],
+                axis=1,
+            )
+            for store in (self._float, self._quantized)
+        )
         activation = self._owners.get(layer.input)
-        parameters = self._resolve()
-        for index in range(self.samples):
-            keep = _Choice(share, index)
-            float_rows.append(layer.take_rows(self._float.get(index, layer.input), keep))
-            read = self._quantized.get(index, layer.input)
-            if activation is not None and layer.node in self._integer_nodes:
-                read = _simulate(read, activation, parameters[activation.value])
-            quantized_rows.append(layer.take_rows(read, keep))
+        if activation is not None and layer.node in self._integer_nodes:
+            quantized_rows = _simulate(quantized_rows, activation, self._parameters)
         return LayerSample(
             layer=layer,
-            float_rows=np.concatenate(float_rows, axis=1),
-            quantized_rows=np.concatenate(quantized_rows, axis=1),
+            float_rows=float_rows,
+            quantized_rows=quantized_rows,
             tensor=self._tensors[layer.weight.constant.value],
             output=self._outputs.get(layer.node),
             ranges=self.recipe.ranges,
@@ -194,6 +203,7 @@ class _Run:
         output = self._outputs.get(layer.node)
         if change.range is not None and output is not None:
             recipe = replace(recipe, ranges={**recipe.ranges, output.value: change.range})
+            self._parameters |= resolve_ranges((output,), recipe.ranges)
         self.recipe = recipe
 
     def _open(self, segment: Segment, store: ActivationStore, *, is_quantized: bool) -> Session:
@@ -205,7 +215,7 @@ class _Run:
                     made.set_constant(value, self._read_quantized(value, tensor))
             for place, elements in self.recipe.biases.items():
                 made.set_bias(place, elements)
-            made.simulate(self.recipe.plan, self._resolve())
+            made.simulate(self.recipe.plan, self._parameters)
         first = {value.name or "": store.get(0, value) for value in segment.inputs}
         return made.open(self.folder / "segment.onnx", first)
 
@@ -214,9 +224,6 @@ class _Run:
         if tuned is not None:
             return tuned.tensor.numpy()
         return simulate_weight(tensor)
-
-    def _resolve(self) -> dict[ir.Value, Parameters]:
-        return resolve_ranges(self.recipe.plan.decisions.activations, self.recipe.ranges)
 
 
 def simulate_weight(tensor: TensorPlan) -> Array:
@@ -230,11 +237,12 @@ def simulate_weight(tensor: TensorPlan) -> Array:
     return dequantize(elements.astype(np.int32), parameters_of(tensor))
 
 
-def _simulate(real: Array, activation: ActivationPlan, parameters: Parameters) -> Array:
+def _simulate(
+    real: Array, activation: ActivationPlan, parameters: Mapping[ir.Value, Parameters]
+) -> Array:
     low, high = activation.scheme.range
-    return dequantize(
-        quantize(real, parameters, quantized_min=low, quantized_max=high), parameters
-    )
+    own = parameters[activation.value]
+    return dequantize(quantize(real, own, quantized_min=low, quantized_max=high), own)
 
 
 @dataclass(frozen=True)
@@ -247,5 +255,7 @@ class _Choice:
     def __call__(self, count: int) -> Array:
         if count <= self.share:
             return np.arange(count)
-        chosen = np.random.default_rng(self.seed).choice(count, self.share, replace=False)
-        return np.sort(chosen)
+        # One in each stretch: a fixed step would see some columns of an image only.
+        edges = np.arange(self.share + 1) * count // self.share
+        random = np.random.default_rng(self.seed).random(self.share)
+        return edges[:-1] + (random * np.diff(edges)).astype(np.int64)

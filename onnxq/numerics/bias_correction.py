@@ -17,6 +17,9 @@ from onnxq.numerics.affine import FloatArray
 ITERATIONS = 40
 """At most; Newton's method on a piecewise linear function ends after a few, halving after 24."""
 
+CLOSE = 1e-7
+"""A mean this near, in units of what may be missing, is met."""
+
 FEWEST_INSIDE = 4
 """A shift that so few values decide is not taken."""
 
@@ -88,7 +91,7 @@ def _solve(
         missing = wanted - np.clip(moved, low, high).mean(axis=0)
         left = np.where(missing >= 0, shift, left)
         right = np.where(missing <= 0, shift, right)
-        if np.all(right - left <= 1e-7 * reach):
+        if np.all((right - left <= 1e-7 * reach) | (np.abs(missing) <= CLOSE * reach)):
             break
         share = _share_inside(moved, low, high)
         step = shift + missing / np.where(share > 0, share, np.inf)
