@@ -19,7 +19,7 @@ def quantize_dynamic(
     per_channel: bool = True,
     block_size: int | None = None,
     symmetric: bool | None = None,
-    reduce_range: bool = False,
+    reduce_range: bool | None = None,
     storage: bool = True,
     target: str = "ort-cpu",
     include: Sequence[str] = (),
@@ -40,7 +40,8 @@ def quantize_dynamic(
         per_channel: one scale for each output channel; False for one a tensor.
         block_size: elements that share a scale in 4-bit weights; None for the target's default.
         symmetric: None for the default of the type (asymmetric for the unsigned ones).
-        reduce_range: 7-bit weights, for x86 processors without VNNI.
+        reduce_range: 7-bit weights; None for where this processor adds 8-bit products inexactly
+            (x86 without VNNI).
         storage: also store small what no integer kernel reads.
         target: name of a target.
         include: globs on node names to quantize; empty for all.

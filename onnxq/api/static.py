@@ -33,7 +33,7 @@ def quantize_static(
     weights: str = "int8",
     symmetric: bool | None = None,
     per_channel: bool = True,
-    reduce_range: bool = False,
+    reduce_range: bool | None = None,
     dynamic_matmul: bool | None = None,
     format: str = "qdq",
     storage: bool = True,
@@ -67,7 +67,8 @@ def quantize_static(
         weights: int8, uint8, int4 or int16.
         symmetric: the same for weights; None for the default of the type.
         per_channel: one scale for each output channel of a weight; False for one a tensor.
-        reduce_range: 7-bit weights, for x86 processors without VNNI.
+        reduce_range: 7-bit weights; None for where this processor adds 8-bit products inexactly
+            (x86 without VNNI).
         dynamic_matmul: quantize activations of matrix products between float tensors at run time;
             None for the target's default.
         format: qdq (pairs that the runtime fuses) or qoperator (operators on integers).

@@ -47,7 +47,10 @@ WEIGHT_TYPES = tuple(one.value for one in WeightType if one is not WeightType.IN
     help="Zero in the middle of the integers, or anywhere.  [default: by type]",
 )
 @click.option(
-    "--reduce-range", is_flag=True, help="7-bit weights, for x86 processors without VNNI."
+    "--reduce-range/--no-reduce-range",
+    default=None,
+    help="7-bit weights for integer kernels.  "
+    "[default: where this processor adds 8-bit products inexactly (x86 without VNNI)]",
 )
 @click.option(
     "--storage/--no-storage",
@@ -72,7 +75,7 @@ def dynamic(
     per_channel: bool,
     block_size: int | None,
     symmetric: bool | None,
-    reduce_range: bool,
+    reduce_range: bool | None,
     storage: bool,
     target: str,
     include: tuple[str, ...],

@@ -79,7 +79,10 @@ TYPES = combine(
         help="One scale for each output channel of a weight, or one for the tensor.",
     ),
     click.option(
-        "--reduce-range", is_flag=True, help="7-bit weights, for x86 processors without VNNI."
+        "--reduce-range/--no-reduce-range",
+        default=None,
+        help="7-bit weights for integer kernels.  "
+        "[default: where this processor adds 8-bit products inexactly (x86 without VNNI)]",
     ),
     click.option(
         "--dynamic-matmul/--no-dynamic-matmul",

@@ -11,6 +11,7 @@ from onnxq.pipelines.common import (
     prepare_model,
 )
 from onnxq.pipelines.dynamic import run_dynamic
+from onnxq.pipelines.processor import adapt_target, note_products
 from onnxq.pipelines.range_options import RangeFiles, RangeOptions
 from onnxq.pipelines.static import run_static
 
@@ -21,7 +22,9 @@ __all__ = [
     "QuantizationResult",
     "RangeFiles",
     "RangeOptions",
+    "adapt_target",
     "default_output",
+    "note_products",
     "open_float_model",
     "plan_with_opset",
     "prepare_model",

@@ -93,6 +93,7 @@ class QuantizationResult:
         size_bytes: of the quantized model; None after a dry run.
         verification: how it compares; None after a dry run.
         calibration: where the ranges of activations come from; None without calibration.
+        notes: what a user should know of the processor.
     """
 
     source: Path
@@ -104,6 +105,7 @@ class QuantizationResult:
     size_bytes: int | None = None
     verification: Verification | None = None
     calibration: CalibrationReport | None = None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data of everything above."""
@@ -117,6 +119,7 @@ class QuantizationResult:
             "size_bytes": self.size_bytes,
             "float_opset": self.float_opset,
             "opset": self.opset,
+            "notes": list(self.notes),
             "plan": self.plan.to_json(),
             "verification": None if self.verification is None else self.verification.to_json(),
         } | ({} if self.calibration is None else {"calibration": self.calibration.to_json()})

@@ -19,6 +19,7 @@ from onnxq.pipelines.common import (
     plan_model,
     write_smaller,
 )
+from onnxq.pipelines.processor import adapt_target, note_products
 from onnxq.plan import DynamicOptions, Plan, Selection, plan_dynamic
 from onnxq.samples import SampleFolder
 from onnxq.targets import Target
@@ -49,8 +50,10 @@ def run_dynamic(
     folder = None if data is None else SampleFolder.open(data)
     with explain_damage(source):
         file, selection = open_float_model(source, options, keep_metadata=keep_metadata)
+        target = adapt_target(target)
         make_plan = partial(_plan, target, options)
         file, result, _ = plan_model(file, destination, target, make_plan, selection)
+        result = replace(result, notes=note_products(result.plan, options.reduce_range, target))
         if dry_run:
             return result
         hints = find_hints(file.model)

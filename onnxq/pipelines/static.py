@@ -35,6 +35,7 @@ from onnxq.pipelines.common import (
     plan_model,
     write_smaller,
 )
+from onnxq.pipelines.processor import adapt_target, note_products
 from onnxq.pipelines.range_options import RangeFiles, RangeOptions
 from onnxq.plan import Plan, Selection, StaticOptions, plan_static
 from onnxq.runtime.signatures import read_signatures
@@ -79,8 +80,10 @@ def run_static(
         file, selection = open_float_model(
             source, options.uncalibrated, keep_metadata=keep_metadata
         )
+        target = adapt_target(target)
         make_plan = partial(_plan, target, options)
         file, result, selection = plan_model(file, destination, target, make_plan, selection)
+        result = replace(result, notes=note_products(result.plan, options.reduce_range, target))
         if dry_run:
             return result
         job = _Job(
@@ -162,6 +165,7 @@ class _Job:
         return replace(
             result,
             plan=calibration.plan,
+            notes=note_products(calibration.plan, self.options.reduce_range, self.target),
             size_bytes=size_bytes,
             verification=verification,
             calibration=self._report(calibration, method, tried, evaluation, verification.samples),

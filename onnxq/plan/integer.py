@@ -14,6 +14,7 @@ from onnxq.plan.small_kernels import is_small_kernel
 from onnxq.plan.statistics import WeightStatistics, expect_sqnr_db
 from onnxq.plan.types import TensorPlan
 from onnxq.rules.forms import FORM_CHECKS, refuse_filter_bank
+from onnxq.rules.products import adds_pairs_of_products
 from onnxq.rules.roles import Form, WeightRole, find_role
 from onnxq.schemes import Scheme, WeightType
 
@@ -120,7 +121,7 @@ def _plan_channels(
         type=WeightType.INT8 if four_bit else options.weights,
         axes=_scale_axes(primary, context),
         symmetric=True if four_bit else options.is_symmetric,
-        reduce_range=options.reduce_range,
+        reduce_range=primary.form.is_integer and options.reduces_range(context.target),
     )
     obstacle = _refuse_asymmetric(scheme, primary, constant)
     if obstacle is not None:
@@ -153,7 +154,12 @@ def _plan_channels(
 def _plan_calibrated(
     constant: Constant, context: Context, readings: list[_Reading], primary: _Reading
 ) -> TensorPlan:
-    scheme = replace(context.calibrated_weights, axes=_scale_axes(primary, context))
+    scheme = replace(
+        context.calibrated_weights,
+        axes=_scale_axes(primary, context),
+        reduce_range=context.calibrated_weights.reduce_range
+        and any(adds_pairs_of_products(one.use, one.form, constant.tensor) for one in readings),
+    )
     if scheme.type.bits != 8:
         # The other integer kernels, and lookups, take 8 bits.
         reason = f"shares its weight with {context.label(primary.use.node)}, in {scheme.type.value}"

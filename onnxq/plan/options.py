@@ -72,7 +72,8 @@ class DynamicOptions:
         per_channel: one scale for each output channel; False for one a tensor.
         block_size: elements that share a scale in 4-bit weights; None for the target's default.
         symmetric: None for the default of the type (asymmetric for the unsigned ones).
-        reduce_range: 7-bit weights.
+        reduce_range: 7-bit weights for integer kernels that add pairs of products; None for the
+            target's default.
         storage: also store weights small that no integer kernel reads.
         folds_constants: whether the runtime widens such weights at load; where it would do so at
             every run, they stay float.
@@ -88,7 +89,7 @@ class DynamicOptions:
     per_channel: bool = True
     block_size: int | None = None
     symmetric: bool | None = None
-    reduce_range: bool = False
+    reduce_range: bool | None = None
     storage: bool = True
     folds_constants: bool = True
     include: tuple[str, ...] = ()
@@ -119,11 +120,17 @@ class DynamicOptions:
         """Whether integers are symmetric around real 0."""
         return self.weights.is_signed if self.symmetric is None else self.symmetric
 
+    def reduces_range(self, target: Target) -> bool:
+        """Whether weights that an integer kernel reads have 7 bits. Kernels for uint8 are exact."""
+        if self.reduce_range is not None:
+            return self.reduce_range
+        return self.weights is not WeightType.UINT8 and not target.adds_products_exactly
+
     def _refuse_for_half(self) -> None:
         for value, option in (
             (not self.per_channel, "--per-tensor"),
             (self.symmetric is not None, "--symmetric/--asymmetric"),
-            (self.reduce_range, "--reduce-range"),
+            (bool(self.reduce_range), "--reduce-range"),
             (not self.storage, "--no-storage"),
         ):
             if value:
@@ -149,7 +156,8 @@ class StaticOptions:
         weights: type of the weights of calibrated layers.
         per_channel: one scale for each output channel of a weight; False for one a tensor.
         symmetric_weights: None for the default of the type (asymmetric for the unsigned one).
-        reduce_range: 7-bit weights.
+        reduce_range: 7-bit weights for integer kernels that add pairs of products; None for the
+            target's default.
         dynamic_matmul: leave matrix products between float tensors to the dynamic form; None for
             the target's default.
         format: how calibrated integers are written down.
@@ -166,7 +174,7 @@ class StaticOptions:
     weights: WeightType = WeightType.INT8
     per_channel: bool = True
     symmetric_weights: bool | None = None
-    reduce_range: bool = False
+    reduce_range: bool | None = None
     dynamic_matmul: bool | None = None
     format: CalibratedFormat = CalibratedFormat.PAIRS
     storage: bool = True
@@ -180,9 +188,9 @@ class StaticOptions:
             raise UsageError(
                 f"--weights {self.weights.value} cannot be calibrated; types that can: {known}"
             )
-        if self.weights is WeightType.INT4 and self.reduce_range:
+        if self.weights.bits != 8 and self.reduce_range:
             raise UsageError(
-                "--reduce-range is for 8-bit weights; int4 has fewer bits: leave it out"
+                f"--reduce-range is for 8-bit weights, not {self.weights.value}: leave it out"
             )
         if self.writes_operators:
             self._refuse_for_operators()
@@ -192,13 +200,16 @@ class StaticOptions:
         """Whether calibrated nodes become operators that compute on integers by themselves."""
         return self.format is CalibratedFormat.OPERATORS
 
-    @property
-    def weight_scheme(self) -> Scheme:
+    def weight_scheme(self, target: Target) -> Scheme:
         """The scheme of calibrated weights, but for its axes."""
         symmetric = (
             self.weights.is_signed if self.symmetric_weights is None else self.symmetric_weights
         )
-        return Scheme(type=self.weights, symmetric=symmetric, reduce_range=self.reduce_range)
+        reduces = self.reduce_range
+        if reduces is None:
+            both_8_bits = self.weights is WeightType.INT8 and self.activations.type.bits == 8
+            reduces = both_8_bits and not target.adds_products_exactly
+        return Scheme(type=self.weights, symmetric=symmetric, reduce_range=reduces)
 
     @property
     def uncalibrated(self) -> DynamicOptions:

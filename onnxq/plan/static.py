@@ -59,7 +59,7 @@ def plan_static(
         options.uncalibrated,
         selection,
         can_raise_opset=not model.functions,
-        calibrated_weights=options.weight_scheme,
+        calibrated_weights=options.weight_scheme(target),
     )
     excluded = {**selection.excluded, **(refused or {})}
     while True:

@@ -16,7 +16,13 @@ from onnxq.graph.check import explain_damage
 from onnxq.graph.constants import FLOAT_TYPES, iterate_constants
 from onnxq.graph.files import ModelFile, load_model
 from onnxq.graph.scopes import iterate_scopes
-from onnxq.pipelines import Planner, plan_with_opset, prepare_model
+from onnxq.pipelines import (
+    Planner,
+    adapt_target,
+    note_products,
+    plan_with_opset,
+    prepare_model,
+)
 from onnxq.plan import (
     DynamicOptions,
     Plan,
@@ -68,6 +74,7 @@ class Inspection:
         weights: float constants by the operator that reads them first.
         quantized: what shows that the model is quantized already, or None.
         plan: the plan, where one was asked for.
+        notes: what a user should know of the processor that the plan is for.
     """
 
     path: Path
@@ -81,6 +88,7 @@ class Inspection:
     weights: tuple[WeightGroup, ...]
     quantized: str | None
     plan: Plan | None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -96,6 +104,7 @@ class Inspection:
             "operators": self.operators,
             "weights": [vars(group) for group in self.weights],
             "quantized": self.quantized,
+            "notes": list(self.notes),
             "plan": None if self.plan is None else self.plan.to_json(),
         }
 
@@ -132,11 +141,11 @@ def inspect_model(path: Path, *, plan: str | None, target: Target) -> Inspection
     inspection = _inspect(file)
     if plan is None or inspection.quantized is not None:
         return inspection
-    options = DynamicOptions()
+    options, target = DynamicOptions(), adapt_target(target)
     with explain_damage(path):
         selection = prepare_model(file.model, options, keep_metadata=True)
         decided = plan_with_opset(file, target, PLANNERS[plan](target), selection)[1]
-    return replace(inspection, plan=decided)
+    return replace(inspection, plan=decided, notes=note_products(decided, None, target))
 
 
 def _inspect(file: ModelFile) -> Inspection:

@@ -61,6 +61,7 @@ def print_result(console: Console, result: QuantizationResult) -> None:
     """The report of ``onnxq dynamic`` and ``onnxq static``."""
     if result.verification is None:
         print_plan(console, result.plan)
+        _print_notes(console, result.notes)
         console.print("dry run: nothing was written", highlight=False)
         return
     print_groups(console, result.plan)
@@ -69,6 +70,7 @@ def print_result(console: Console, result: QuantizationResult) -> None:
     if result.calibration is not None:
         lines = "\n".join(describe_calibration(result.calibration))
         console.print(lines, highlight=False, markup=False, soft_wrap=True)
+    _print_notes(console, result.notes)
     _print_verification(console, result.verification)
     size_bytes = result.size_bytes or 0
     ratio = result.float_size_bytes / max(1, size_bytes)
@@ -171,6 +173,7 @@ def print_inspection(console: Console, inspection: Inspection) -> None:
     console.print(table)
     if inspection.plan is not None:
         print_plan(console, inspection.plan)
+        _print_notes(console, inspection.notes)
 
 
 def group_tensors(plan: Plan) -> list[Group]:
@@ -189,6 +192,11 @@ def group_tensors(plan: Plan) -> list[Group]:
         Group(*key, len(tensors), sum(tensor.size_bytes for tensor in tensors))
         for key, tensors in sorted(found.items(), key=lambda item: titles.index(item[0][0]))
     ]
+
+
+def _print_notes(console: Console, notes: Iterable[str]) -> None:
+    for note in notes:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _operator_of(tensor: TensorPlan) -> str:

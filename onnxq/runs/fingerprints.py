@@ -19,7 +19,9 @@ from onnxq.calibration import fingerprint_model
 from onnxq.comparison.labels import find_labels
 from onnxq.errors import OnnxqError
 from onnxq.graph.files import ModelFile, load_model
+from onnxq.plan import DynamicOptions, StaticOptions
 from onnxq.runs.jobs import Evaluation, ModelJob, SampleChoice
+from onnxq.runtime.processor import adds_products_exactly
 from onnxq.runtime.session import InputSignature
 from onnxq.runtime.signatures import read_signatures
 from onnxq.samples.user_code import load_function
@@ -37,7 +39,7 @@ class Fingerprints:
         options: everything that the quantized model depends on besides.
         evaluation: the samples to compare on, labels and metric; empty without.
         measures: what is measured; empty without.
-        versions: of packages, by name.
+        versions: of packages, by name, and how the processor adds, where that decides.
     """
 
     model: str
@@ -84,8 +86,15 @@ def take_fingerprints(job: ModelJob) -> Fingerprints:
         measures=""
         if evaluation is None
         else _hash([dataclasses.replace(evaluation.options, limits={}), evaluation.samples]),
-        versions={name: version(name) for name in PACKAGES},
+        versions={name: version(name) for name in PACKAGES} | _describe_processor(job.options),
     )
+
+
+def _describe_processor(options: DynamicOptions | StaticOptions) -> dict[str, str]:
+    """What of the processor decides about the quantized model."""
+    if options.reduce_range is not None or options.weights.is_half:
+        return {}
+    return {"8-bit addition": "exact" if adds_products_exactly() else "inexact"}
 
 
 def fingerprint_file(file: ModelFile) -> str:

@@ -35,6 +35,8 @@ class Target:
             activation quantized at run time as with a calibrated one.
         integer_conv_min_channels: a convolution of fewer input channels a group gains nothing from
             integers by itself; beside others it saves leaving them.
+        adds_products_exactly: whether sums of uint8 activations times int8 weights are exact; where
+            they are not, such weights have 7 bits by default.
         crossing_multiplications: that integers have to save for each element that is narrowed
             before a region or widened behind it.
         integer_conv_min_reduction: nor does one with fewer inputs to one output, unless it has
@@ -60,3 +62,4 @@ class Target:
     integer_conv_min_channels: int
     integer_conv_min_reduction: int
     crossing_multiplications: int
+    adds_products_exactly: bool = True

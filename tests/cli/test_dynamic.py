@@ -28,6 +28,7 @@ RESULT_SCHEMA: dict[str, Any] = {
     "size_bytes": (int, type(None)),
     "float_opset": int,
     "opset": int,
+    "notes": [str],
     "plan": {
         "mode": str,
         "target": str,

@@ -279,6 +279,7 @@ def test_sample_that_lacks_an_input(net: Path, run_here: Run) -> None:
         (("--asymmetric",), lambda one: "asymmetric" in one["plan"]["tensors"][0]["scheme"]),
         (("--per-tensor",), lambda one: "per tensor" in one["plan"]["tensors"][0]["scheme"]),
         (("--reduce-range",), lambda one: "7-bit" in one["plan"]["tensors"][0]["scheme"]),
+        (("--no-reduce-range",), lambda one: "7-bit" not in one["plan"]["tensors"][0]["scheme"]),
         (("--target", "onnx"), lambda one: one["plan"]["target"] == "onnx"),
         (
             ("--target", "onnx", "--activations", "int8", "--symmetric-activations"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from tests.models import FloatArray, make_model, to_ir
 
 ORT = find_target("ort-cpu")
 ONNX = find_target("onnx")
+INEXACT = replace(ORT, adds_products_exactly=False)
+"""As on x86 without VNNI."""
 
 
 def plan(

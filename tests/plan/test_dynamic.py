@@ -14,7 +14,7 @@ from onnxq.plan.options import DynamicOptions
 from onnxq.rules.roles import Form
 from onnxq.schemes import Scheme, WeightType
 from tests.models import FloatArray, constant_node, float_weight, make_model, matmul_model, to_ir
-from tests.plan.planning import ONNX, ORT, conv_model, forms, plan, plan_tensor
+from tests.plan.planning import INEXACT, ONNX, ORT, conv_model, forms, plan, plan_tensor
 
 INT8_COLUMNS = Scheme(type=WeightType.INT8, axes=(1,))
 
@@ -96,6 +96,37 @@ class TestMatrices:
     ) -> None:
         model = matmul_model(float_weight(rng, (128, 64)))
         assert plan_tensor(model, target=target, **options).scheme == scheme
+
+    @pytest.mark.parametrize(
+        ("options", "scheme"),
+        [
+            ({}, "int8 per channel 7-bit"),
+            ({"reduce_range": False}, "int8 per channel"),
+            ({"per_channel": False}, "int8 per tensor 7-bit"),
+            ({"weights": "uint8"}, "uint8 per channel asymmetric"),
+            ({"weights": "uint8", "reduce_range": True}, "uint8 per channel asymmetric 7-bit"),
+            ({"weights": "int4"}, "int4 blocks of 128"),
+            ({"weights": "fp16"}, "fp16"),
+        ],
+    )
+    def test_seven_bits_where_products_are_added_inexactly(
+        self, options: dict[str, object], scheme: str, rng: np.random.Generator
+    ) -> None:
+        model = matmul_model(float_weight(rng, (128, 64)))
+        assert str(plan_tensor(model, target=INEXACT, **options).scheme) == scheme
+
+    def test_seven_bits_of_other_integer_kernels_and_not_of_what_is_stored(
+        self, rng: np.random.Generator
+    ) -> None:
+        lstm = _lstm_model(float_weight(rng, (1, 512, 32)), float_weight(rng, (1, 512, 128)))
+        kernel = conv_model(float_weight(rng, (32, 32, 3, 3)))
+        small = matmul_model(float_weight(rng, (64, 64)))
+        for weights in ("int8", "int4"):
+            options = {"target": INEXACT, "weights": weights}
+            assert str(plan_tensor(lstm, "r", **options).scheme) == "int8 per channel 7-bit"
+            assert str(plan_tensor(kernel, "k", **options).scheme) == "int8 per channel"
+        for options in ({"target": INEXACT}, {"reduce_range": True}):
+            assert str(plan_tensor(small, **options).scheme) == "int8 per channel"
 
     def test_a_small_matrix_is_only_stored_and_says_why(self, rng: np.random.Generator) -> None:
         found = plan_tensor(matmul_model(float_weight(rng, (64, 64))))

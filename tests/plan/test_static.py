@@ -15,7 +15,7 @@ from onnxq.rules.roles import Form
 from onnxq.schemes import ActivationScheme, ActivationType, Scheme, WeightType
 from onnxq.targets import Target
 from tests.models import constant_node, float_weight, make_model, to_ir
-from tests.plan.planning import ONNX, ORT, forms
+from tests.plan.planning import INEXACT, ONNX, ORT, forms
 from tests.plan.static_planning import (
     IMAGE,
     between,
@@ -29,6 +29,7 @@ from tests.plan.static_planning import (
 )
 
 INT8_CHANNELS = Scheme(type=WeightType.INT8, axes=(0,))
+SIXTEEN_BITS = ActivationScheme(type=ActivationType.UINT16)
 IN_BODY = "in the body of a Loop or Scan, whose activations cannot be observed"
 IN_FUNCTION = "in a model-local function, whose activations cannot be observed"
 CONDITION = f"bool c, {IMAGE}"
@@ -84,6 +85,50 @@ class TestWeights:
     ) -> None:
         (found,) = static_plan(one_conv, target=target, **options).tensors
         assert found.scheme == scheme
+
+    @pytest.mark.parametrize(
+        ("options", "is_exact", "scheme"),
+        [
+            ({}, True, "int8 per channel"),
+            ({}, False, "int8 per channel 7-bit"),
+            ({"reduce_range": False}, False, "int8 per channel"),
+            ({"reduce_range": True}, True, "int8 per channel 7-bit"),
+            ({"weights": "uint8"}, False, "uint8 per channel asymmetric"),
+            ({"weights": "int4"}, False, "int4 per channel"),
+            ({"weights": "int16"}, False, "int16 per channel"),
+            ({"activations": SIXTEEN_BITS}, False, "int8 per channel"),
+        ],
+    )
+    def test_seven_bits_where_products_are_added_inexactly(
+        self, options: dict[str, Any], is_exact: bool, scheme: str
+    ) -> None:
+        target = replace(ONNX, adds_products_exactly=is_exact)
+        (found,) = static_plan(one_conv, target=target, **options).tensors
+        assert str(found.scheme) == scheme
+
+    def test_seven_bits_are_for_weights_whose_products_are_added_in_pairs(self) -> None:
+        """Not for depthwise convolutions, nor for what is only stored."""
+        nodes = (
+            "[a] p = Conv(x, k1) [dw] q = Conv<group = 32>(p, dw1) [c] r = Conv(q, k2) "
+            "[free] s = Conv(r, k3) [end] y = Neg(s)"
+        )
+        asked: tuple[dict[str, Any], ...] = ({"target": INEXACT}, {"reduce_range": True})
+        for options in asked:
+            plan = static_plan(static_model(nodes), refused={"free": "for the test"}, **options)
+            assert {one.name: str(one.scheme) for one in plan.tensors} == {
+                "k1": "int8 per channel 7-bit",
+                "dw1": "int8 per channel",
+                "k2": "int8 per channel 7-bit",
+                "k3": "int8 per channel",
+            }
+
+    def test_seven_bits_of_what_is_not_calibrated(self) -> None:
+        """Also beside types that have no 7-bit form."""
+        model = static_model("[mm] y = MatMul(x, m1)", "float[N, 128] x")
+        for weights in ("int8", "int4", "uint8"):
+            (found,) = static_plan(model, target=INEXACT, weights=weights).tensors
+            assert found.best_form is Form.INTEGER_MATMUL
+            assert str(found.scheme) == "int8 per channel 7-bit"
 
     @pytest.mark.parametrize(
         ("transposed", "axes"), [(0, (1,)), (1, (0,))], ids=["plain", "transposed"]
@@ -345,8 +390,10 @@ class TestActivationTypes:
             static_plan(one_conv, weights=name, target=target)
 
     def test_seven_bits_of_four(self) -> None:
-        with pytest.raises(UsageError, match="--reduce-range is for 8-bit weights"):
-            StaticOptions(weights=WeightType.INT4, reduce_range=True)
+        for weights in (WeightType.INT4, WeightType.INT16):
+            with pytest.raises(UsageError, match=f"is for 8-bit weights, not {weights.value}"):
+                StaticOptions(weights=weights, reduce_range=True)
+            assert not StaticOptions(weights=weights).weight_scheme(INEXACT).reduce_range
 
     @pytest.mark.parametrize("name", ["uint3", "UINT8", "", "fp16"])
     def test_unknown_names(self, name: str) -> None:

@@ -31,6 +31,19 @@ def test_paths_and_defaults(tmp_path: Path) -> None:
     assert pipeline.folder == tmp_path
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [("", None), ("reduce_range = true", True), ("reduce_range = false", False)],
+    ids=["by-processor", "7-bit", "8-bit"],
+)
+@pytest.mark.parametrize("mode", ["dynamic", "static"])
+def test_bits_of_weights(mode: str, line: str, expected: bool | None, tmp_path: Path) -> None:
+    text = f'[[model]]\nsource = "a.onnx"\nmode = "{mode}"\n{line}\n'
+    text += 'calib = "eval"\n' if mode == "static" else ""
+    (job,) = read_pipeline(write_pipeline(tmp_path, text)).jobs
+    assert job.options.reduce_range is expected
+
+
 def test_every_option_arrives(tmp_path: Path) -> None:
     (tmp_path / "reader.py").write_text("")
     (tmp_path / "ranges.json").write_text("")
