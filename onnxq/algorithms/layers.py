@@ -114,9 +114,9 @@ class Layer:
 def find_layers(plan: Plan, graph: ir.Graph) -> Iterator[Layer]:
     """Layers of ``graph`` with a weight of integers that nothing else reads, in graph order."""
     weights = {
-        tensor.uses[0].use.node: tensor
+        reader: tensor
         for tensor in plan.changes
-        if (use := _only_use(tensor)) is not None and use.op_type in _OPERATORS
+        if (reader := _only_reader(tensor)) is not None and reader.op_type in _OPERATORS
     }
     for node in graph:
         if node in weights and _can_tune(node, weights[node]):
@@ -130,7 +130,7 @@ def find_layers(plan: Plan, graph: ir.Graph) -> Iterator[Layer]:
             )
 
 
-def _only_use(tensor: TensorPlan) -> ir.Node | None:
+def _only_reader(tensor: TensorPlan) -> ir.Node | None:
     scheme = tensor.scheme
     if len(tensor.uses) != 1 or scheme is None or scheme.type.is_half or scheme.block_size:
         return None
@@ -156,8 +156,8 @@ def _can_tune(node: ir.Node, weight: TensorPlan) -> bool:
 
 def _find_bias(node: ir.Node, weight: TensorPlan) -> BiasPlace | None:
     """The third input of the layer, also where it has none yet, or the Add behind a MatMul."""
-    channels = weight.shape[0] if node.op_type == "Conv" or is_set(node, "transB") else (
-        weight.shape[1]
+    channels = (
+        weight.shape[0] if node.op_type == "Conv" or is_set(node, "transB") else (weight.shape[1])
     )
     if node.op_type != "MatMul":
         value = node.inputs[2] if len(node.inputs) > 2 else None
@@ -174,9 +174,7 @@ def _find_bias(node: ir.Node, weight: TensorPlan) -> BiasPlace | None:
 def _is_vector(value: ir.Value | None, size: int) -> bool:
     tensor = constant_tensor(value)
     return (
-        tensor is not None
-        and tensor.dtype == ir.DataType.FLOAT
-        and dimensions(tensor) == (size,)
+        tensor is not None and tensor.dtype == ir.DataType.FLOAT and dimensions(tensor) == (size,)
     )
 
 

@@ -47,30 +47,29 @@ class Recipe:
     """What to write.
 
     Attributes:
-        plan: every decision, about the nodes and values of the float model.
+        model: the float model, simplified, perhaps equalized.
+        plan: every decision, about its nodes and values.
         ranges: of each activation that is quantized ahead of time.
         weights: by the constant of the float model.
         biases: one value a channel, by where it is read.
     """
 
+    model: ir.Model
     plan: Plan
     ranges: Mapping[ir.Value, Range]
     weights: Mapping[ir.Value, TunedWeight] = field(default_factory=dict)
     biases: Mapping[BiasPlace, Array] = field(default_factory=dict)
 
 
-def apply_recipe(
-    model: ir.Model, recipe: Recipe, target: Target, *, operators: bool = False
-) -> ir.Model:
-    """A quantized copy of ``model``, which is left as it is.
+def apply_recipe(recipe: Recipe, target: Target, *, operators: bool = False) -> ir.Model:
+    """A quantized copy of the model of a recipe, which is left as it is.
 
     Args:
-        model: the float model that the recipe is for.
         recipe: what to write.
         target: that its plan was made for.
         operators: write calibrated nodes as operators on integers, not between pairs.
     """
-    copy = copy_model(model)
+    copy = copy_model(recipe.model)
     for value, weight in recipe.weights.items():
         copy.values[value].const_value = weight.tensor
     _write_biases(copy, recipe.biases)

@@ -38,6 +38,13 @@ def round_weight(sample: LayerSample, *, damping: float = 0.01, shift: bool = Tr
     )
 
 
+def correct_only(sample: LayerSample) -> LayerChange:
+    """Bias correction, with the weight as it is."""
+    layer = sample.layer
+    stored = layer.to_matrices(sample.stored_weight)
+    return LayerChange(bias=correct_bias(sample, layer.read_weight(), stored))
+
+
 def correct_bias(sample: LayerSample, weight: Array, rounded: Array) -> Array | None:
     """The bias with which the output has the mean that it has in the float model."""
     layer = sample.layer
@@ -54,5 +61,5 @@ def correct_bias(sample: LayerSample, weight: Array, rounded: Array) -> Array | 
 
 def _outputs(matrices: Array, rows: Array) -> Array:
     """Shape [rows, channels]."""
-    products = np.matmul(rows, matrices.transpose(0, 2, 1))
+    products: Array = np.matmul(rows, matrices.transpose(0, 2, 1))
     return products.transpose(1, 0, 2).reshape(rows.shape[1], -1)

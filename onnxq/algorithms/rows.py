@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -99,7 +100,8 @@ def take_convolution_rows(
     windows = windows[(slice(None), slice(None), *steps)]
     places = (windows.shape[0], *windows.shape[2 : 2 + len(space)])
     batch, *where = np.unravel_index(keep(math.prod(places)), places)
-    patches = windows[(batch, slice(None), *where)]
+    index: tuple[Any, ...] = (batch, slice(None), *where)
+    patches = windows[index]
     rows = patches.reshape(patches.shape[0], groups, -1)
     return np.ascontiguousarray(rows.transpose(1, 0, 2))
 

@@ -140,9 +140,7 @@ class SegmentModel:
 
     def simulate(self, plan: Plan, parameters: Mapping[ir.Value, Parameters]) -> None:
         """Put a pair behind each activation that is quantized, as the plan says."""
-        owners = {
-            member: one for one in plan.decisions.activations for member in one.members
-        }
+        owners = {member: one for one in plan.decisions.activations for member in one.members}
         made = {
             value
             for node in plan.decisions.nodes
@@ -194,9 +192,7 @@ class SegmentModel:
                 self._graph.outputs[index] = successor
 
     def _add(self, array: Array) -> ir.Value:
-        return add_initializer(
-            self._graph, ir.Tensor(array), self._names.new_value("onnxq_number")
-        )
+        return add_initializer(self._graph, ir.Tensor(array), self._names.new_value("onnxq_number"))
 
     def open(self, path: Path, feeds: Mapping[str, Array]) -> Session:
         """Save the model and load it.

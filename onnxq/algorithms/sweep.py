@@ -8,8 +8,8 @@ of one layer at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class LayerSample:
         float_rows: its input in the float model, as rows; shape [groups, rows, inputs].
         quantized_rows: the same places in the quantized model.
         tensor: the plan for its weight, with the ranges of its scales as they are now.
+        stored_weight: the real values of the weight as it would be stored now.
         output: the activation plan of its output, behind its Relu or Clip; None if it stays float.
         ranges: of all activations.
     """
@@ -53,6 +54,7 @@ class LayerSample:
     float_rows: Array
     quantized_rows: Array
     tensor: TensorPlan
+    stored_weight: Array
     output: ActivationPlan | None
     ranges: Mapping[ir.Value, Range]
 
@@ -79,9 +81,8 @@ Track = Callable[[Iterable[Any], int | None], Iterable[Any]]
 
 
 def sweep(
-    model: ir.Model,
     recipe: Recipe,
-    feeds: Sequence[Callable[[], Feeds]],
+    feeds: Iterable[Feeds],
     visit: Visit,
     *,
     folder: Path,
@@ -90,9 +91,8 @@ def sweep(
     """Visit every layer in graph order, and change it as the visit says.
 
     Args:
-        model: the float model, which is left as it is.
-        recipe: to start from.
-        feeds: give the inputs of each sample; each is called once.
+        recipe: to start from; its float model is left as it is.
+        feeds: the inputs of each sample.
         visit: looks at a layer, and says what to change.
         folder: for temporary files.
         track: shows progress over layers.
@@ -100,11 +100,12 @@ def sweep(
     Raises:
         ExecutionError: a part of the model cannot be run by itself.
     """
-    layers = tuple(find_layers(recipe.plan, model.graph))
+    graph = recipe.model.graph
+    layers = tuple(find_layers(recipe.plan, graph))
     if not layers:
         return recipe
-    segments = cut_before(model.graph, [layer.node for layer in layers])
-    run = _Run(model, recipe, folder)
+    segments = cut_before(graph, [layer.node for layer in layers])
+    run = _Run(recipe, folder)
     run.start(feeds)
     for segment, layer in track(zip(segments, layers, strict=False), len(layers)):
         run.advance(segment)
@@ -114,20 +115,16 @@ def sweep(
 
 @dataclass
 class _Run:
-    model: ir.Model
     recipe: Recipe
     folder: Path
     samples: int = 0
-    reads: dict[ir.Value, Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._float = ActivationStore(self.folder / "float")
         self._quantized = ActivationStore(self.folder / "quantized")
         self._tensors = {one.constant.value: one for one in self.recipe.plan.changes}
         decisions = self.recipe.plan.decisions
-        self._owners = {
-            member: one for one in decisions.activations for member in one.members
-        }
+        self._owners = {member: one for one in decisions.activations for member in one.members}
         self._outputs = {
             node.one.node: self._owners[node.one.outputs[0]]
             for node in decisions.nodes
@@ -136,12 +133,12 @@ class _Run:
         self._integer_nodes = {node.one.node for node in decisions.nodes}
         self._parameters = resolve_ranges(decisions.activations, self.recipe.ranges)
 
-    def start(self, feeds: Sequence[Callable[[], Feeds]]) -> None:
+    def start(self, feeds: Iterable[Feeds]) -> None:
         """Read the samples."""
-        self.samples = len(feeds)
-        inputs = {value.name: value for value in self.model.graph.inputs}
-        for index, read in enumerate(feeds):
-            for name, array in read().items():
+        inputs = {value.name: value for value in self.recipe.model.graph.inputs}
+        for index, one in enumerate(feeds):
+            self.samples = index + 1
+            for name, array in one.items():
                 if name in inputs:
                     self._float.put(index, inputs[name], array)
                     self._quantized.put(index, inputs[name], array)
@@ -180,11 +177,14 @@ class _Run:
         activation = self._owners.get(layer.input)
         if activation is not None and layer.node in self._integer_nodes:
             quantized_rows = _simulate(quantized_rows, activation, self._parameters)
+        value = layer.weight.constant.value
+        tensor = self._tensors[value]
         return LayerSample(
             layer=layer,
             float_rows=float_rows,
             quantized_rows=quantized_rows,
-            tensor=self._tensors[layer.weight.constant.value],
+            tensor=tensor,
+            stored_weight=self._read_quantized(value, tensor),
             output=self._outputs.get(layer.node),
             ranges=self.recipe.ranges,
         )
@@ -207,7 +207,7 @@ class _Run:
         self.recipe = recipe
 
     def _open(self, segment: Segment, store: ActivationStore, *, is_quantized: bool) -> Session:
-        made = SegmentModel(self.model, segment)
+        made = SegmentModel(self.recipe.model, segment)
         if is_quantized:
             read = {value for node in segment.nodes for value in node.inputs}
             for value, tensor in self._tensors.items():

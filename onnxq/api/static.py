@@ -24,6 +24,7 @@ def quantize_static(
     seed: int = 0,
     skip_bad: bool = False,
     images: ImageOptions | None = None,
+    accuracy: str | None = None,
     method: str = "auto",
     percentile: float = 99.99,
     save_ranges: str | os.PathLike[str] | None = None,
@@ -58,6 +59,7 @@ def quantize_static(
         seed: chooses which.
         skip_bad: go on without samples that do not fit.
         images: how images become inputs.
+        accuracy: fast, balanced or best; None for balanced, or for fast with ``ranges``.
         method: auto, minmax, percentile, entropy or mse.
         percentile: for the method of that name, in percent.
         save_ranges: file to write the ranges to.
@@ -119,6 +121,7 @@ def quantize_static(
         ),
         samples=opened,
         range_options=RangeOptions(method=method, percentile=percentile),
+        accuracy=accuracy,
         range_files=RangeFiles(load=optional_path(ranges), save=optional_path(save_ranges)),
         force=force,
         in_place=in_place,

@@ -15,9 +15,16 @@ from onnxq.runtime.signals import hold_signals
 from onnxq.schemes import ActivationType, CalibratedFormat
 
 WEIGHT_TYPES = ("int8", "uint8", "int4", "int16")
+LEVELS = ("fast", "balanced", "best")
 METHODS = ("auto", "minmax", "percentile", "entropy", "mse")
 
 RANGES = combine(
+    click.option(
+        "--accuracy",
+        type=click.Choice(LEVELS),
+        help="Techniques that are tried, each kept if it measures better on samples held back: "
+        "none, those that mostly pay, or all.  [default: balanced; fast with --ranges]",
+    ),
     click.option(
         "--method",
         type=click.Choice(METHODS),

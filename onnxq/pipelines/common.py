@@ -19,6 +19,7 @@ from onnxq.errors import (
 from onnxq.graph.files import ModelFile, load_model
 from onnxq.graph.opset import raise_opset
 from onnxq.graph.output import Output, check_output, write_model
+from onnxq.pipelines.stages import StageReport
 from onnxq.plan import (
     DynamicOptions,
     Plan,
@@ -50,6 +51,8 @@ class CalibrationReport:
         method: the one whose ranges are used.
         candidates: SQNR in dB on the samples held back, for each method that was tried.
         ranges: of each activation, by name.
+        accuracy: the level that was asked for.
+        stages: what each technique of that level did.
     """
 
     data: str
@@ -60,6 +63,8 @@ class CalibrationReport:
     method: str
     candidates: tuple[tuple[str, float | None], ...]
     ranges: tuple[tuple[str, float, float], ...]
+    accuracy: str
+    stages: tuple[StageReport, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -76,6 +81,8 @@ class CalibrationReport:
             "ranges": [
                 {"tensor": name, "low": low, "high": high} for name, low, high in self.ranges
             ],
+            "accuracy": self.accuracy,
+            "stages": [stage.to_json() for stage in self.stages],
         }
 
 

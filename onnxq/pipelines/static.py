@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,14 +9,13 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from onnxq.apply import Encodings, apply_plan
-from onnxq.calibration import fingerprint_model, resolve_ranges, save_ranges
+from onnxq.algorithms.recipe import Recipe, apply_recipe
+from onnxq.calibration import fingerprint_model, save_ranges
 from onnxq.errors import UsageError
 from onnxq.graph.check import explain_damage
 from onnxq.graph.files import ModelFile
-from onnxq.graph.offload import include_weights, offload_weights
-from onnxq.graph.output import Output, publish, stage_output, write_model
-from onnxq.numerics.affine import Parameters
+from onnxq.graph.offload import offload_weights
+from onnxq.graph.output import Output, publish, stage_output
 from onnxq.pipelines.calibrate import (
     Calibration,
     Progress,
@@ -25,7 +23,6 @@ from onnxq.pipelines.calibrate import (
     calibrate_on_samples,
     describe_ranges,
 )
-from onnxq.pipelines.choice import choose_method
 from onnxq.pipelines.common import (
     CalibrationReport,
     QuantizationResult,
@@ -35,15 +32,15 @@ from onnxq.pipelines.common import (
     plan_model,
     write_smaller,
 )
+from onnxq.pipelines.improve import Improved, choose_level, improve
 from onnxq.pipelines.processor import adapt_target, note_products
 from onnxq.pipelines.range_options import RangeFiles, RangeOptions
+from onnxq.pipelines.trials import Trials
 from onnxq.plan import Plan, Selection, StaticOptions, plan_static
 from onnxq.runtime.signatures import read_signatures
 from onnxq.samples import Part, Samples, calibration_part, verification_part
 from onnxq.targets import Target
 from onnxq.verification import find_hints, verify
-
-Tried = tuple[tuple[str, float | None], ...]
 
 KIND = "static"
 
@@ -57,6 +54,7 @@ def run_static(
     samples: Samples | None,
     range_options: RangeOptions | None = None,
     range_files: RangeFiles | None = None,
+    accuracy: str | None = None,
     force: bool = False,
     in_place: bool = False,
     dry_run: bool = False,
@@ -73,6 +71,7 @@ def run_static(
     )
     options.check_target(target)
     files = range_files or RangeFiles()
+    level = choose_level(accuracy, has_ranges=files.load is not None)
     if not dry_run:
         asked = range_options or RangeOptions()
         files.check(source, destination, asked, has_samples=samples is not None, force=force)
@@ -94,6 +93,7 @@ def run_static(
             samples=samples,
             range_options=range_options or RangeOptions(),
             range_files=files,
+            level=level,
             progress=progress or (lambda _label: pass_through),
         )
         with stage_output(destination) as staged:
@@ -121,6 +121,7 @@ class _Job:
     samples: Samples | None
     range_options: RangeOptions
     range_files: RangeFiles
+    level: str
     progress: Progress
 
     def offload(self, result: QuantizationResult, staged: Output) -> QuantizationResult:
@@ -134,23 +135,21 @@ class _Job:
     def run(
         self, result: QuantizationResult, staged: Output, *, force: bool, in_place: bool
     ) -> QuantizationResult:
-        """Calibrate, apply, choose ranges, write, verify, publish."""
+        """Calibrate, improve, write, verify, publish."""
         hints = find_hints(self.file.model)
         calibration = self._calibrate(result.plan, staged)
         evaluation = self._hold_back()
-        encodings = Encodings()
-        encodings.fill(self._resolve_finest(calibration))
-        apply_plan(
-            self.file.model,
-            calibration.plan,
-            self.target,
-            encodings,
-            operators=self.options.writes_operators,
+        improved = improve(
+            self._make_recipes(calibration),
+            None if evaluation is None else self._make_trials(evaluation, staged),
+            self.samples,
+            self.level,
+            folder=_work_folder(staged),
         )
-        include_weights(self.file.model)
-        method, tried = self._choose(calibration, encodings, evaluation, staged)
-        encodings.fill(self._resolve(calibration, method))
-        size_bytes = write_smaller(self.file, staged, force=force, in_place=in_place)
+        recipe = improved.recipe
+        model = apply_recipe(recipe, self.target, operators=self.options.writes_operators)
+        written = replace(self.file, model=model)
+        size_bytes = write_smaller(written, staged, force=force, in_place=in_place)
         verification = verify(
             self.file.path,
             staged.staged_path,
@@ -160,15 +159,32 @@ class _Job:
             track=self.progress("comparing"),
             needs_fusion=self.target.folds_casts,
         )
-        self._save(calibration, method)
+        self._save(calibration, improved.method)
         publish(staged)
         return replace(
             result,
-            plan=calibration.plan,
-            notes=note_products(calibration.plan, self.options.reduce_range, self.target),
+            plan=recipe.plan,
+            notes=note_products(recipe.plan, self.options.reduce_range, self.target),
             size_bytes=size_bytes,
             verification=verification,
-            calibration=self._report(calibration, method, tried, evaluation, verification.samples),
+            calibration=self._report(calibration, improved, evaluation, verification.samples),
+        )
+
+    def _make_recipes(self, calibration: Calibration) -> dict[str, Recipe]:
+        """One for each method that chose ranges."""
+        return {
+            method: Recipe(model=self.file.model, plan=calibration.plan, ranges=ranges)
+            for method, ranges in calibration.candidates.items()
+        }
+
+    def _make_trials(self, evaluation: Part, staged: Output) -> Trials:
+        return Trials(
+            file=self.file,
+            target=self.target,
+            operators=self.options.writes_operators,
+            staged=staged,
+            evaluation=evaluation,
+            progress=self.progress,
         )
 
     def _make_plan(self, refused: Mapping[ir.Node, str]) -> Plan:
@@ -201,42 +217,6 @@ class _Job:
             return None
         return verification_part(self.samples, read_signatures(self.file.model))
 
-    def _resolve(self, calibration: Calibration, method: str) -> dict[ir.Value, Parameters]:
-        decisions = calibration.plan.decisions
-        return resolve_ranges(decisions.activations, calibration.candidates[method])
-
-    def _resolve_finest(self, calibration: Calibration) -> dict[ir.Value, Parameters]:
-        """Of each activation the smallest scale that any method chose: for the largest biases."""
-        found = [self._resolve(calibration, method) for method in calibration.candidates]
-        return {
-            value: min((one[value] for one in found), key=lambda each: float(each.scale))
-            for value in found[0]
-        }
-
-    def _choose(
-        self,
-        calibration: Calibration,
-        encodings: Encodings,
-        evaluation: Part | None,
-        staged: Output,
-    ) -> tuple[str, Tried]:
-        methods = tuple(calibration.candidates)
-        if len(methods) == 1 or not calibration.settled.extremes or evaluation is None:
-            return methods[0], ()
-        folder = staged.staged_path.parent / "trials"
-
-        def write(method: str) -> Path:
-            encodings.fill(self._resolve(calibration, method))
-            (folder / method).mkdir(parents=True)
-            trial = Output(staged.path, folder / method / staged.path.name)
-            write_model(self.file, trial, force=True)
-            return trial.staged_path
-
-        try:
-            return choose_method(methods, write, self.file.path, evaluation, self.progress)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
     def _save(self, calibration: Calibration, method: str) -> None:
         if self.range_files.save is not None:
             data = "" if self.samples is None else self.samples.fingerprint()
@@ -252,20 +232,22 @@ class _Job:
     def _report(
         self,
         calibration: Calibration,
-        method: str,
-        tried: Tried,
+        improved: Improved,
         evaluation: Part | None,
         compared: int,
     ) -> CalibrationReport:
-        decisions = calibration.plan.decisions
-        chosen, samples = calibration.candidates[method], self.samples
+        recipe, samples = improved.recipe, self.samples
         return CalibrationReport(
             data=str(self.range_files.load or ("" if samples is None else samples.label)),
             samples=calibration.samples,
             held_back=compared if evaluation is not None and evaluation.is_held_back else 0,
             skipped=() if samples is None else samples.skipped,
             notes=() if samples is None else samples.notes,
-            method=method,
-            candidates=tried,
-            ranges=tuple((one.name, *chosen[one.value]) for one in decisions.activations),
+            method=improved.method,
+            candidates=improved.tried,
+            ranges=tuple(
+                (one.name, *recipe.ranges[one.value]) for one in recipe.plan.decisions.activations
+            ),
+            accuracy=self.level,
+            stages=improved.stages,
         )

@@ -63,3 +63,22 @@ def describe_calibration(report: CalibrationReport) -> list[str]:
     else:
         lines.append(f"ranges: {report.method}")
     return lines
+
+
+def print_stages(console: Console, report: CalibrationReport) -> None:
+    """One row for each technique that was tried."""
+    if not report.stages:
+        return
+    table = Table(f"accuracy: {report.accuracy}", box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("SQNR", "gain", "time"):
+        table.add_column(title, justify="right")
+    table.add_column("", overflow="fold")
+    for stage in report.stages:
+        table.add_row(
+            stage.name,
+            "" if stage.sqnr_db is None else f"{stage.sqnr_db:.2f} dB",
+            "" if stage.gain_db is None else f"{stage.gain_db:+.2f} dB",
+            f"{stage.seconds:.1f} s",
+            escape(", ".join(filter(None, ("kept" if stage.kept else "dropped", stage.note)))),
+        )
+    console.print(table)

@@ -17,6 +17,7 @@ from onnxq.report.calibration_text import (
     describe_calibration,
     print_calibrated_nodes,
     print_each_node,
+    print_stages,
 )
 from onnxq.report.inspection import Inspection
 from onnxq.verification import Verification
@@ -70,6 +71,7 @@ def print_result(console: Console, result: QuantizationResult) -> None:
     if result.calibration is not None:
         lines = "\n".join(describe_calibration(result.calibration))
         console.print(lines, highlight=False, markup=False, soft_wrap=True)
+        print_stages(console, result.calibration)
     _print_notes(console, result.notes)
     _print_verification(console, result.verification)
     size_bytes = result.size_bytes or 0

@@ -1,0 +1,97 @@
+"""From calibrated ranges to the best recipe: the method first, then the stages of a level."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnxq.algorithms.recipe import Recipe
+from onnxq.errors import UsageError
+from onnxq.pipelines.stages import LEVELS, StageReport, Workshop, run_stages
+from onnxq.pipelines.trials import Score, Trials
+from onnxq.samples import Samples, calibration_part
+
+DEFAULT_LEVEL = "balanced"
+
+BETTER_BY_DB = 0.25
+"""Of two methods that are this close on a few samples held back, either may be the better one; then
+the earlier of ``AUTO_METHODS`` stays."""
+
+
+@dataclass(frozen=True)
+class Improved:
+    """The best recipe, and how it was found.
+
+    Attributes:
+        recipe: to write.
+        method: that chose its ranges.
+        tried: SQNR in dB on the samples held back of each method that was tried; None where the
+            model failed.
+        stages: what each stage did.
+    """
+
+    recipe: Recipe
+    method: str
+    tried: tuple[tuple[str, float | None], ...] = ()
+    stages: tuple[StageReport, ...] = ()
+
+
+def choose_level(accuracy: str | None, *, has_ranges: bool) -> str:
+    """The level of accuracy.
+
+    Args:
+        accuracy: as the user asked; None for the default.
+        has_ranges: whether ranges come from a file, so that nothing is to be learnt from samples.
+
+    Raises:
+        UsageError: there is no such level.
+    """
+    if accuracy is None:
+        return "fast" if has_ranges else DEFAULT_LEVEL
+    if accuracy not in LEVELS:
+        raise UsageError(f"no accuracy '{accuracy}'; known levels: {', '.join(LEVELS)}")
+    return accuracy
+
+
+def improve(
+    recipes: Mapping[str, Recipe],
+    trials: Trials | None,
+    samples: Samples | None,
+    level: str,
+    *,
+    folder: Path,
+) -> Improved:
+    """Choose a method, then run the stages.
+
+    Args:
+        recipes: by the method that chose the ranges, the preferred one first.
+        trials: measures recipes; None without samples.
+        samples: to learn from; None without.
+        level: a key of ``LEVELS``.
+        folder: for temporary files.
+    """
+    first = next(iter(recipes))
+    if trials is None or samples is None:
+        return Improved(recipes[first], first)
+    stages = LEVELS[level] if trials.evaluation.is_held_back else ()
+    calibrated = bool(recipes[first].ranges)
+    if (len(recipes) == 1 or not calibrated) and not stages:
+        return Improved(recipes[first], first)
+    tried = recipes if calibrated else {first: recipes[first]}
+    scores = trials.measure(tried, "choosing ranges")
+    method = _choose_method(scores)
+    workshop = Workshop(
+        part=calibration_part(samples), trials=trials, folder=folder, progress=trials.progress
+    )
+    recipe, _, reports = run_stages(stages, workshop, recipes[method], scores[method])
+    found = tuple((name, score.finite_db) for name, score in scores.items())
+    return Improved(recipe, method, found if len(tried) > 1 else (), reports)
+
+
+def _choose_method(scores: Mapping[str, Score]) -> str:
+    best = next(iter(scores))
+    for method, score in scores.items():
+        if score.sqnr_db > scores[best].sqnr_db + BETTER_BY_DB:
+            best = method
+    return best

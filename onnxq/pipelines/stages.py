@@ -1,0 +1,162 @@
+"""The stages that make a result more accurate, as lists that can be read.
+
+A stage proposes recipes. The best of them is kept only if it measures better than what there was,
+on samples that calibration has not seen: what a search gains on its own samples is often chance.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from onnxq.algorithms import rounding
+from onnxq.algorithms.recipe import Recipe
+from onnxq.algorithms.sweep import Visit, sweep
+from onnxq.errors import ExecutionError
+from onnxq.pipelines.calibrate import Progress
+from onnxq.pipelines.trials import Score, Trials
+from onnxq.runtime.session import Feeds
+from onnxq.runtime.signatures import read_signatures
+from onnxq.samples import Part
+
+MOST_SAMPLES = 32
+"""A sweep looks at so many: what it learns of a layer hardly changes with more."""
+
+BETTER_BY_DB = 0.1
+"""On a few samples held back, a smaller gain is chance."""
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """What a stage did.
+
+    Attributes:
+        name: of the stage.
+        sqnr_db: of its best proposal on the samples held back; None where there is no figure.
+        gain_db: over what there was before.
+        kept: whether its proposal was taken.
+        seconds: that it took.
+        note: which proposal, or why there is none.
+    """
+
+    name: str
+    sqnr_db: float | None
+    gain_db: float | None
+    kept: bool
+    seconds: float
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workshop:
+    """What stages work with.
+
+    Attributes:
+        part: samples to learn from.
+        trials: measures recipes on other samples.
+        folder: for temporary files.
+        progress: shows it.
+    """
+
+    part: Part
+    trials: Trials
+    folder: Path
+    progress: Progress
+
+    def read_feeds(self, recipe: Recipe) -> Iterable[Feeds]:
+        """Some of the samples, from all over the part."""
+        feeds = self.part.read(read_signatures(recipe.model))
+        count = self.part.count or 0
+        step = max(1, -(-count // MOST_SAMPLES))
+        return islice(feeds, 0, step * MOST_SAMPLES, step)
+
+    def sweep(self, recipe: Recipe, visit: Visit, label: str) -> Recipe:
+        """One sweep over the layers."""
+        folder = self.folder / "sweep"
+        folder.mkdir(exist_ok=True)
+        feeds = self.read_feeds(recipe)
+        return sweep(recipe, feeds, visit, folder=folder, track=self.progress(label))
+
+
+Propose = Callable[[Workshop, Recipe], Mapping[str, Recipe]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One technique.
+
+    Attributes:
+        name: in reports.
+        propose: recipes to try, by a name for each; raises ExecutionError where it cannot.
+    """
+
+    name: str
+    propose: Propose
+
+
+def _propose_sweep(name: str, visit: Visit) -> Stage:
+    return Stage(name, lambda workshop, recipe: {name: workshop.sweep(recipe, visit, name)})
+
+
+BIAS_CORRECTION = _propose_sweep("bias correction", rounding.correct_only)
+SECOND_ORDER = _propose_sweep("second-order rounding", rounding.round_weight)
+
+LEVELS: Mapping[str, tuple[Stage, ...]] = {
+    "fast": (),
+    "balanced": (BIAS_CORRECTION,),
+    "best": (BIAS_CORRECTION, SECOND_ORDER),
+}
+"""Stages by the level of accuracy, in their order."""
+
+
+def run_stages(
+    stages: tuple[Stage, ...], workshop: Workshop, recipe: Recipe, score: Score
+) -> tuple[Recipe, Score, tuple[StageReport, ...]]:
+    """Improve a recipe as long as it measures better.
+
+    Args:
+        stages: in their order.
+        workshop: what they work with.
+        recipe: to start from.
+        score: of that recipe.
+    """
+    reports = []
+    for stage in stages:
+        recipe, score, report = _run_stage(stage, workshop, recipe, score)
+        reports.append(report)
+    return recipe, score, tuple(reports)
+
+
+def _run_stage(
+    stage: Stage, workshop: Workshop, recipe: Recipe, score: Score
+) -> tuple[Recipe, Score, StageReport]:
+    started = time.monotonic()
+    try:
+        proposals = stage.propose(workshop, recipe)
+    except ExecutionError as error:
+        seconds = time.monotonic() - started
+        return recipe, score, StageReport(stage.name, None, None, False, seconds, error.reason)
+    if not proposals or all(one is recipe for one in proposals.values()):
+        seconds = time.monotonic() - started
+        return recipe, score, StageReport(stage.name, None, None, False, seconds, "nothing to do")
+    scores = workshop.trials.measure(proposals, stage.name)
+    name = max(scores, key=lambda one: scores[one].sqnr_db)
+    gain_db = scores[name].sqnr_db - score.sqnr_db
+    kept = gain_db > BETTER_BY_DB
+    report = StageReport(
+        stage.name,
+        scores[name].finite_db,
+        gain_db,
+        kept,
+        time.monotonic() - started,
+        "" if name == stage.name else name,
+    )
+    return (proposals[name], scores[name], report) if kept else (recipe, score, report)

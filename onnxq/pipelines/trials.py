@@ -1,0 +1,114 @@
+"""Trying recipes: each is written as the model that it would be, and run on samples held back."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from onnxq.algorithms.recipe import Recipe, apply_recipe
+from onnxq.errors import ExecutionError, VerificationError
+from onnxq.graph.files import ModelFile
+from onnxq.graph.output import Output, write_model
+from onnxq.pipelines.calibrate import Progress
+from onnxq.runtime.session import Session
+from onnxq.samples import Part
+from onnxq.targets import Target
+from onnxq.verification.comparison import Comparison
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a recipe does on samples held back.
+
+    Attributes:
+        sqnr_db: of all float outputs together; -infinity where the model failed.
+        agreement: the lowest share of places where an output that holds scores has its largest at
+            the same index; None if there is none.
+    """
+
+    sqnr_db: float
+    agreement: float | None = None
+
+    @property
+    def finite_db(self) -> float | None:
+        """The SQNR; None where the model failed or is identical."""
+        return self.sqnr_db if math.isfinite(self.sqnr_db) else None
+
+
+FAILED = Score(-math.inf)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trials:
+    """Writes recipes and measures them.
+
+    Attributes:
+        file: the float model; for what is written beside the graph.
+        target: that the recipes are for.
+        operators: write operators on integers.
+        staged: where the result will be.
+        evaluation: the samples.
+        progress: shows it.
+    """
+
+    file: ModelFile
+    target: Target
+    operators: bool
+    staged: Output
+    evaluation: Part
+    progress: Progress
+
+    def write(self, recipe: Recipe, output: Output) -> None:
+        """Write the quantized model of a recipe.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        model = apply_recipe(recipe, self.target, operators=self.operators)
+        write_model(replace(self.file, model=model), output, force=True)
+
+    def measure(self, recipes: Mapping[str, Recipe], label: str) -> dict[str, Score]:
+        """How each recipe does; the float model is run once for all.
+
+        Args:
+            recipes: by a name for each.
+            label: of the progress.
+        """
+        folder = self.staged.staged_path.parent / "trials"
+        try:
+            return self._measure(recipes, label, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _measure(self, recipes: Mapping[str, Recipe], label: str, folder: Path) -> dict[str, Score]:
+        reference = Session(self.file.path, lean=True)
+        comparisons = {}
+        for number, (name, recipe) in enumerate(recipes.items()):
+            output = Output(self.staged.path, folder / str(number) / self.staged.path.name)
+            output.staged_path.parent.mkdir(parents=True)
+            self.write(recipe, output)
+            try:
+                session = Session(output.staged_path, lean=True)
+            except ExecutionError:
+                continue
+            comparisons[name] = Comparison(reference, session)
+        evaluation = self.evaluation
+        read = evaluation.read(reference.inputs)
+        for feeds in self.progress(label)(read, evaluation.count):
+            expected = reference.run(feeds)
+            for name, comparison in list(comparisons.items()):
+                try:
+                    comparison.add(feeds, expected)
+                except VerificationError:
+                    del comparisons[name]
+        return {
+            name: _score(comparisons[name]) if name in comparisons else FAILED for name in recipes
+        }
+
+
+def _score(comparison: Comparison) -> Score:
+    shares = [one.agreement for one in comparison.results() if one.agreement is not None]
+    return Score(comparison.mean_sqnr_db, min(shares, default=None))
