@@ -20,9 +20,9 @@ from onnxq.graph.names import Names
 from onnxq.graph.offload import include_weights
 from onnxq.numerics.affine import Array
 from onnxq.plan import Plan
+from onnxq.plan.planner import StaticPlanner
 from onnxq.plan.statistics import WeightStatistics
 from onnxq.plan.translate import translate_plan
-from onnxq.targets import Target
 
 
 @dataclass(frozen=True)
@@ -47,28 +47,28 @@ class Recipe:
     """What to write.
 
     Attributes:
-        model: the float model, simplified, perhaps equalized.
+        planner: of the float model, simplified, perhaps equalized.
         plan: every decision, about its nodes and values.
         ranges: of each activation that is quantized ahead of time.
         weights: by the constant of the float model.
         biases: one value a channel, by where it is read.
     """
 
-    model: ir.Model
+    planner: StaticPlanner
     plan: Plan
     ranges: Mapping[ir.Value, Range]
     weights: Mapping[ir.Value, TunedWeight] = field(default_factory=dict)
     biases: Mapping[BiasPlace, Array] = field(default_factory=dict)
 
+    @property
+    def model(self) -> ir.Model:
+        """The float model."""
+        return self.planner.model
 
-def apply_recipe(recipe: Recipe, target: Target, *, operators: bool = False) -> ir.Model:
-    """A quantized copy of the model of a recipe, which is left as it is.
 
-    Args:
-        recipe: what to write.
-        target: that its plan was made for.
-        operators: write calibrated nodes as operators on integers, not between pairs.
-    """
+def apply_recipe(recipe: Recipe) -> ir.Model:
+    """A quantized copy of the model of a recipe, which is left as it is."""
+    planner = recipe.planner
     copy = copy_model(recipe.model)
     for value, weight in recipe.weights.items():
         copy.values[value].const_value = weight.tensor
@@ -77,7 +77,13 @@ def apply_recipe(recipe: Recipe, target: Target, *, operators: bool = False) -> 
     encodings = Encodings()
     ranges = {copy.values[value]: found for value, found in recipe.ranges.items()}
     encodings.fill(resolve_ranges(plan.decisions.activations, ranges))
-    apply_plan(copy.model, plan, target, encodings, operators=operators)
+    apply_plan(
+        copy.model,
+        plan,
+        planner.target,
+        encodings,
+        operators=planner.options.writes_operators,
+    )
     include_weights(copy.model)
     return copy.model
 

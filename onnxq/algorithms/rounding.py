@@ -12,7 +12,7 @@ from onnxq.numerics.moments import Moments
 from onnxq.numerics.second_order import round_second_order, shift_target
 
 
-def round_weight(sample: LayerSample, *, damping: float = 0.01, shift: bool = True) -> LayerChange:
+def round_weight(sample: LayerSample, *, damping: float = 0.01, shift: bool = False) -> LayerChange:
     """GPTQ and coordinate descent, with the target of quantized inputs."""
     layer, tensor = sample.layer, sample.tensor
     weight = layer.read_weight()

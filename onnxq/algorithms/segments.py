@@ -16,12 +16,13 @@ import onnx_ir as ir
 
 from onnxq.algorithms.recipe import BiasPlace
 from onnxq.apply.numbers import ACTIVATION_TYPES
-from onnxq.graph.constants import add_initializer, constant_tensor
+from onnxq.graph.constants import Use, add_initializer, constant_tensor
 from onnxq.graph.names import Names
 from onnxq.graph.offload import OFFLOADED_TENSOR_BYTES, include_weights
 from onnxq.graph.scopes import iterate_bodies
 from onnxq.numerics.affine import Array, Parameters
 from onnxq.plan import ActivationPlan, Plan
+from onnxq.rules.roles import Form
 from onnxq.runtime.session import Session
 
 
@@ -158,6 +159,25 @@ class SegmentModel:
                 if reader is not None and twin is not None and value not in made:
                     uses = [(reader, at) for at, one in enumerate(reader.inputs) if one is twin]
                     self._quantize(twin, uses, owners[value], parameters, is_output=False)
+        for tensor in plan.changes:
+            for use in tensor.uses:
+                if use.form is Form.INTEGER_MATMUL and use.use is not None:
+                    self._quantize_at_run_time(use.use)
+
+    def _quantize_at_run_time(self, use: Use) -> None:
+        """Put a pair before a product whose activation is quantized when it is run."""
+        reader = self.nodes.get(use.node)
+        index = 1 - use.input_index
+        value = None if reader is None else reader.inputs[index]
+        if reader is None or value is None:
+            return
+        node = ir.node("DynamicQuantizeLinear", [value], num_outputs=3)
+        for output in node.outputs:
+            output.name = self._names.new_value("onnxq_integers")
+        back = ir.node("DequantizeLinear", list(node.outputs))
+        back.outputs[0].name = self._names.new_value("onnxq_real")
+        self._graph.extend([node, back])
+        reader.replace_input_with(index, back.outputs[0])
 
     def _quantize(
         self,

@@ -16,14 +16,16 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxq.algorithms.layers import Layer, find_layers
+from onnxq.algorithms.layers import Keep, Layer, find_layers
 from onnxq.algorithms.recipe import Recipe, TunedWeight
 from onnxq.algorithms.segments import Segment, SegmentModel, cut_before
 from onnxq.algorithms.store import ActivationStore
 from onnxq.apply.weights import compute_elements, parameters_of
 from onnxq.calibration import Range, resolve_ranges
+from onnxq.numerics.activations import simulate_at_run_time
 from onnxq.numerics.affine import Array, Parameters, dequantize, quantize
 from onnxq.plan import ActivationPlan, TensorPlan
+from onnxq.rules.roles import Form
 from onnxq.runtime.session import Feeds, Session
 
 FEWEST_ROWS = 2048
@@ -164,15 +166,16 @@ class _Run:
         wanted = max(FEWEST_ROWS, ROWS_AN_INPUT * inputs)
         share = max(1, min(wanted, MOST_ROW_ELEMENTS // (groups * inputs)) // self.samples)
         choices = [_Choice(share, index) for index in range(self.samples)]
-        float_rows, quantized_rows = (
-            np.concatenate(
-                [
-                    layer.take_rows(store.get(index, layer.input), keep)
-                    for index, keep in enumerate(choices)
-                ],
-                axis=1,
-            )
-            for store in (self._float, self._quantized)
+        float_rows = np.concatenate(
+            [
+                layer.take_rows(self._float.get(index, layer.input), keep)
+                for index, keep in enumerate(choices)
+            ],
+            axis=1,
+        )
+        quantized_rows = np.concatenate(
+            [self._take_quantized_rows(layer, index, keep) for index, keep in enumerate(choices)],
+            axis=1,
         )
         activation = self._owners.get(layer.input)
         if activation is not None and layer.node in self._integer_nodes:
@@ -188,6 +191,12 @@ class _Run:
             output=self._outputs.get(layer.node),
             ranges=self.recipe.ranges,
         )
+
+    def _take_quantized_rows(self, layer: Layer, index: int, keep: Keep) -> Array:
+        read = self._quantized.get(index, layer.input)
+        if any(use.form is Form.INTEGER_MATMUL for use in layer.weight.uses):
+            read = simulate_at_run_time(read)
+        return layer.take_rows(read, keep)
 
     def change(self, layer: Layer, change: LayerChange) -> None:
         """Take over what a visit decided."""

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from onnxq.numerics.affine import Array, Parameters, choose_parameters, fit_inside
+from onnxq.numerics.affine import (
+    Array,
+    FloatArray,
+    Parameters,
+    choose_parameters,
+    dequantize,
+    fit_inside,
+    quantize,
+)
 from onnxq.schemes import ActivationScheme
 
 INT32 = np.iinfo(np.int32)
@@ -45,6 +53,16 @@ def choose_activation_parameters(
             parameters, *bounds, quantized_min=quantized_min, quantized_max=quantized_max
         )
     return parameters
+
+
+def simulate_at_run_time(real: FloatArray) -> FloatArray:
+    """What DynamicQuantizeLinear leaves of an activation: uint8, one scale for this tensor.
+
+    >>> simulate_at_run_time(np.float32([0.0, 60.6, 255.0])).tolist()
+    [0.0, 61.0, 255.0]
+    """
+    parameters = choose_parameters(real.min(), real.max(), quantized_min=0, quantized_max=255)
+    return dequantize(quantize(real, parameters, quantized_min=0, quantized_max=255), parameters)
 
 
 def quantize_bias(bias: Array, scale: Array) -> npt.NDArray[np.int32]:

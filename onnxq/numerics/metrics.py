@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +51,24 @@ class ErrorAccumulator:
     def cosine(self) -> float:
         """Mean over samples of the cosine between reference and measured."""
         return self.cosine_sum / self.samples if self.samples else 1.0
+
+
+def mean_sqnr_db(errors: Iterable[ErrorAccumulator]) -> float:
+    """Signal to noise of several tensors together, each counting the same.
+
+    >>> one, other = ErrorAccumulator(), ErrorAccumulator()
+    >>> one.add(np.float64([10]), np.float64([11]))
+    >>> other.add(np.float64([1]), np.float64([1]))
+    >>> round(mean_sqnr_db([one, other]), 2)
+    23.01
+    """
+    ratios = [
+        one.noise / one.signal if one.signal > 0.0 else float(one.noise > 0.0)
+        for one in errors
+        if one.compared
+    ]
+    noise = sum(ratios) / len(ratios) if ratios else 0.0
+    return -10.0 * math.log10(noise) if noise > 0.0 else math.inf
 
 
 def sum_of_products(a: Array, b: Array) -> float:

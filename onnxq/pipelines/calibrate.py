@@ -45,12 +45,14 @@ class Settled:
         asked: activations that were looked at, also for what stays float after all.
         extremes: smallest and largest value of each of them that a sample reached.
         elements: of each of them, over all samples.
+        refused: nodes that stay float for what was found in them.
     """
 
     plan: Plan
     asked: tuple[ActivationPlan, ...]
     extremes: Ranges
     elements: Mapping[ir.Value, int]
+    refused: Mapping[ir.Node, str]
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,7 @@ def _settle(
         found = find_overloaded_nodes(decisions, found_extremes)
         found = found or find_unprofitable_nodes(decisions, elements, target)
         if not found:
-            return Settled(plan, tuple(asked.values()), extremes, dict(elements))
+            return Settled(plan, tuple(asked.values()), extremes, dict(elements), refused)
         refused.update(found)
         plan = make_plan(refused)
 

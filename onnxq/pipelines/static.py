@@ -37,6 +37,7 @@ from onnxq.pipelines.processor import adapt_target, note_products
 from onnxq.pipelines.range_options import RangeFiles, RangeOptions
 from onnxq.pipelines.trials import Trials
 from onnxq.plan import Plan, Selection, StaticOptions, plan_static
+from onnxq.plan.planner import StaticPlanner
 from onnxq.runtime.signatures import read_signatures
 from onnxq.samples import Part, Samples, calibration_part, verification_part
 from onnxq.targets import Target
@@ -147,8 +148,7 @@ class _Job:
             folder=_work_folder(staged),
         )
         recipe = improved.recipe
-        model = apply_recipe(recipe, self.target, operators=self.options.writes_operators)
-        written = replace(self.file, model=model)
+        written = replace(self.file, model=apply_recipe(recipe))
         size_bytes = write_smaller(written, staged, force=force, in_place=in_place)
         verification = verify(
             self.file.path,
@@ -172,24 +172,32 @@ class _Job:
 
     def _make_recipes(self, calibration: Calibration) -> dict[str, Recipe]:
         """One for each method that chose ranges."""
+        planner = self._planner.refuse(calibration.settled.refused)
         return {
-            method: Recipe(model=self.file.model, plan=calibration.plan, ranges=ranges)
+            method: Recipe(planner=planner, plan=calibration.plan, ranges=ranges)
             for method, ranges in calibration.candidates.items()
         }
 
     def _make_trials(self, evaluation: Part, staged: Output) -> Trials:
         return Trials(
             file=self.file,
-            target=self.target,
-            operators=self.options.writes_operators,
             staged=staged,
             evaluation=evaluation,
             progress=self.progress,
         )
 
+    @property
+    def _planner(self) -> StaticPlanner:
+        return StaticPlanner(
+            model=self.file.model,
+            target=self.target,
+            options=self.options,
+            selection=self.selection,
+            refused={},
+        )
+
     def _make_plan(self, refused: Mapping[ir.Node, str]) -> Plan:
-        model, selection = self.file.model, self.selection
-        return plan_static(model, self.target, self.options, selection, refused=refused)
+        return self._planner.refuse(refused).plan()
 
     def _calibrate(self, plan: Plan, staged: Output) -> Calibration:
         if self.range_files.load is not None:

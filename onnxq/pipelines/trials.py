@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from onnxq.algorithms.recipe import Recipe, apply_recipe
 from onnxq.errors import ExecutionError, VerificationError
 from onnxq.graph.files import ModelFile
 from onnxq.graph.output import Output, write_model
+from onnxq.numerics.affine import Array
+from onnxq.numerics.metrics import ErrorAccumulator, mean_sqnr_db
+from onnxq.numerics.probabilities import log_odds, log_probability
 from onnxq.pipelines.calibrate import Progress
+from onnxq.rules.probabilities import Probability, find_probabilities
 from onnxq.runtime.session import Session
 from onnxq.samples import Part
-from onnxq.targets import Target
 from onnxq.verification.comparison import Comparison
 
 
@@ -24,7 +30,8 @@ class Score:
     """How a recipe does on samples held back.
 
     Attributes:
-        sqnr_db: of all float outputs together; -infinity where the model failed.
+        sqnr_db: of all float outputs together, each counting the same; probabilities as their
+            logarithms. -infinity where the model failed.
         agreement: the lowest share of places where an output that holds scores has its largest at
             the same index; None if there is none.
     """
@@ -47,16 +54,12 @@ class Trials:
 
     Attributes:
         file: the float model; for what is written beside the graph.
-        target: that the recipes are for.
-        operators: write operators on integers.
         staged: where the result will be.
         evaluation: the samples.
         progress: shows it.
     """
 
     file: ModelFile
-    target: Target
-    operators: bool
     staged: Output
     evaluation: Part
     progress: Progress
@@ -67,7 +70,7 @@ class Trials:
         Raises:
             OutputError: it cannot be written.
         """
-        model = apply_recipe(recipe, self.target, operators=self.operators)
+        model = apply_recipe(recipe)
         write_model(replace(self.file, model=model), output, force=True)
 
     def measure(self, recipes: Mapping[str, Recipe], label: str) -> dict[str, Score]:
@@ -86,6 +89,7 @@ class Trials:
     def _measure(self, recipes: Mapping[str, Recipe], label: str, folder: Path) -> dict[str, Score]:
         reference = Session(self.file.path, lean=True)
         comparisons = {}
+        errors = {name: _Errors(find_probabilities(self.file.model.graph)) for name in recipes}
         for number, (name, recipe) in enumerate(recipes.items()):
             output = Output(self.staged.path, folder / str(number) / self.staged.path.name)
             output.staged_path.parent.mkdir(parents=True)
@@ -101,14 +105,44 @@ class Trials:
             expected = reference.run(feeds)
             for name, comparison in list(comparisons.items()):
                 try:
-                    comparison.add(feeds, expected)
+                    measured = comparison.add(feeds, expected)
                 except VerificationError:
                     del comparisons[name]
+                    continue
+                errors[name].add(reference.output_names, expected, measured)
         return {
-            name: _score(comparisons[name]) if name in comparisons else FAILED for name in recipes
+            name: _score(comparisons[name], errors[name]) if name in comparisons else FAILED
+            for name in recipes
         }
 
 
-def _score(comparison: Comparison) -> Score:
+class _Errors:
+    """Errors of the float outputs, of probabilities on the scale of their logarithms."""
+
+    def __init__(self, probabilities: Mapping[str, Probability]) -> None:
+        self._probabilities = probabilities
+        self._found: dict[str, ErrorAccumulator] = {}
+
+    def add(self, names: Sequence[str], expected: Sequence[Any], measured: Sequence[Any]) -> None:
+        """Add one sample."""
+        for name, one, other in zip(names, expected, measured, strict=True):
+            if isinstance(one, np.ndarray) and one.dtype.kind == "f" and one.size:
+                widen = _SCALES[self._probabilities.get(name)]
+                self._found.setdefault(name, ErrorAccumulator()).add(widen(one), widen(other))
+
+    @property
+    def sqnr_db(self) -> float:
+        """Of all outputs together."""
+        return mean_sqnr_db(self._found.values())
+
+
+_SCALES: Mapping[Probability | None, Callable[[Array], Array]] = {
+    None: np.asarray,
+    Probability.SOFTMAX: log_probability,
+    Probability.SIGMOID: log_odds,
+}
+
+
+def _score(comparison: Comparison, errors: _Errors) -> Score:
     shares = [one.agreement for one in comparison.results() if one.agreement is not None]
-    return Score(comparison.mean_sqnr_db, min(shares, default=None))
+    return Score(errors.sqnr_db, min(shares, default=None))

@@ -270,10 +270,12 @@ def _reason_spoiled(
     lowest = (
         target.lowest_integer_sqnr_db if primary.form.is_integer else target.lowest_storage_sqnr_db
     )
+    # One bit less leaves 6 dB less of any weight: that spoils none.
+    allowance_db = 6.02 if scheme.reduce_range else 0.0
     name = scheme.type.value
-    if expected_db < lowest:
+    if expected_db < lowest - allowance_db:
         return f"fp16: {name} would leave only {expected_db:.0f} dB of it"
-    if bulk_db < target.lowest_bulk_sqnr_db:
+    if bulk_db < target.lowest_bulk_sqnr_db - allowance_db:
         return f"fp16: beside its outliers {name} would leave only {bulk_db:.0f} dB of it"
     return None
 

@@ -113,17 +113,6 @@ class Comparison:
         ]
         return (*floats, *others)
 
-    @property
-    def mean_sqnr_db(self) -> float:
-        """Signal to noise of all float outputs together, each counting the same."""
-        ratios = [
-            one.noise / one.signal if one.signal > 0.0 else float(one.noise > 0.0)
-            for one in self._floats.values()
-            if one.compared
-        ]
-        noise = sum(ratios) / len(ratios) if ratios else 0.0
-        return -10.0 * math.log10(noise) if noise > 0.0 else math.inf
-
     def _add_output(
         self, name: str, expected: np.ndarray[Any, Any], measured: np.ndarray[Any, Any]
     ) -> None:

@@ -1,0 +1,57 @@
+"""Planning one model again and again, with more nodes left float or after it was equalized."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from onnxq.graph.copies import ModelCopy
+from onnxq.plan.options import StaticOptions
+from onnxq.plan.selection import Selection
+from onnxq.plan.static import plan_static
+from onnxq.plan.types import Plan
+from onnxq.targets import Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class StaticPlanner:
+    """A float model with all that its plan depends on.
+
+    Attributes:
+        model: simplified.
+        target: to plan for.
+        options: what the user asks.
+        selection: made for the model.
+        refused: nodes that stay float for reasons found in the data.
+    """
+
+    model: ir.Model
+    target: Target
+    options: StaticOptions
+    selection: Selection
+    refused: Mapping[ir.Node, str]
+
+    def plan(self) -> Plan:
+        """Every decision."""
+        return plan_static(
+            self.model, self.target, self.options, self.selection, refused=self.refused
+        )
+
+    def refuse(self, nodes: Mapping[ir.Node, str]) -> StaticPlanner:
+        """The same with more nodes left float."""
+        return replace(self, refused={**self.refused, **nodes})
+
+    def follow(self, copy: ModelCopy) -> StaticPlanner:
+        """The same for a copy of the model."""
+        selection, nodes = self.selection, copy.nodes
+        return replace(
+            self,
+            model=copy.model,
+            selection=Selection(
+                {nodes[node]: label for node, label in selection.labels.items() if node in nodes},
+                {nodes[node]: why for node, why in selection.excluded.items() if node in nodes},
+            ),
+            refused={nodes[node]: why for node, why in self.refused.items()},
+        )
