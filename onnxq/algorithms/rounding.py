@@ -13,11 +13,12 @@ from onnxq.numerics.second_order import round_second_order, shift_target
 
 
 def round_weight(sample: LayerSample, *, damping: float = 0.01, shift: bool = False) -> LayerChange:
-    """GPTQ and coordinate descent, with the target of quantized inputs."""
+    """GPTQ and coordinate descent; with ``shift`` towards the target of quantized inputs."""
     layer, tensor = sample.layer, sample.tensor
     weight = layer.read_weight()
     moments = Moments(groups=weight.shape[0], size=weight.shape[2])
-    moments.add(sample.float_rows, sample.quantized_rows)
+    # Without a shift only what the quantized model reads counts, which costs half.
+    moments.add(sample.float_rows if shift else sample.quantized_rows, sample.quantized_rows)
     ratio = weight.shape[2] / (weight.shape[2] + moments.count)
     target = shift_target(weight, moments, damping=damping + ratio) if shift else weight
     parameters, scheme = parameters_of(tensor), scheme_of(tensor)

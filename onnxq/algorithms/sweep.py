@@ -31,7 +31,7 @@ from onnxq.runtime.session import Feeds, Session
 FEWEST_ROWS = 2048
 """Rows of a layer that are looked at, over all samples."""
 
-ROWS_AN_INPUT = 8
+ROWS_AN_INPUT = 4
 """More of them for layers with many inputs, whose moments would be singular."""
 
 MOST_ROW_ELEMENTS = 1 << 24

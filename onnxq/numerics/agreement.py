@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxq.numerics.affine import Array
-
-LARGEST_SUM_ERROR = 1e-2
-"""Of probabilities, which 16-bit floats and many classes make inexact."""
+from onnxq.numerics.probabilities import are_probabilities
 
 
 def looks_like_scores(array: Array) -> bool:
@@ -23,10 +21,7 @@ def looks_like_scores(array: Array) -> bool:
     """
     if array.ndim < 2 or array.shape[-1] < 2 or array.dtype.kind != "f" or not array.size:
         return False
-    if array.ndim == 2:
-        return True
-    sums = array.sum(axis=-1, dtype=np.float64)
-    return bool(array.min() >= 0.0) and bool(np.all(np.abs(sums - 1.0) <= LARGEST_SUM_ERROR))
+    return array.ndim == 2 or are_probabilities(array)
 
 
 @dataclass

@@ -193,7 +193,6 @@ class _Job:
             target=self.target,
             options=self.options,
             selection=self.selection,
-            refused={},
         )
 
     def _make_plan(self, refused: Mapping[ir.Node, str]) -> Plan:

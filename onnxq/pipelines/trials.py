@@ -17,9 +17,9 @@ from onnxq.graph.files import ModelFile
 from onnxq.graph.output import Output, write_model
 from onnxq.numerics.affine import Array
 from onnxq.numerics.metrics import ErrorAccumulator, mean_sqnr_db
-from onnxq.numerics.probabilities import log_odds, log_probability
+from onnxq.numerics.probabilities import are_probabilities, to_log_odds, to_logits
 from onnxq.pipelines.calibrate import Progress
-from onnxq.rules.probabilities import Probability, find_probabilities
+from onnxq.rules.probabilities import find_sigmoid_outputs
 from onnxq.runtime.session import Session
 from onnxq.samples import Part
 from onnxq.verification.comparison import Comparison
@@ -30,8 +30,8 @@ class Score:
     """How a recipe does on samples held back.
 
     Attributes:
-        sqnr_db: of all float outputs together, each counting the same; probabilities as their
-            logarithms. -infinity where the model failed.
+        sqnr_db: of all float outputs together, each counting the same; probabilities as
+            logits. -infinity where the model failed.
         agreement: the lowest share of places where an output that holds scores has its largest at
             the same index; None if there is none.
     """
@@ -89,7 +89,7 @@ class Trials:
     def _measure(self, recipes: Mapping[str, Recipe], label: str, folder: Path) -> dict[str, Score]:
         reference = Session(self.file.path, lean=True)
         comparisons = {}
-        errors = {name: _Errors(find_probabilities(self.file.model.graph)) for name in recipes}
+        errors = {name: _Errors(find_sigmoid_outputs(self.file.model.graph)) for name in recipes}
         for number, (name, recipe) in enumerate(recipes.items()):
             output = Output(self.staged.path, folder / str(number) / self.staged.path.name)
             output.staged_path.parent.mkdir(parents=True)
@@ -117,30 +117,28 @@ class Trials:
 
 
 class _Errors:
-    """Errors of the float outputs, of probabilities on the scale of their logarithms."""
+    """Errors of the float outputs, of probabilities on the scale on which they are computed."""
 
-    def __init__(self, probabilities: Mapping[str, Probability]) -> None:
-        self._probabilities = probabilities
+    def __init__(self, sigmoid_outputs: frozenset[str]) -> None:
+        self._sigmoid_outputs = sigmoid_outputs
         self._found: dict[str, ErrorAccumulator] = {}
 
     def add(self, names: Sequence[str], expected: Sequence[Any], measured: Sequence[Any]) -> None:
         """Add one sample."""
         for name, one, other in zip(names, expected, measured, strict=True):
             if isinstance(one, np.ndarray) and one.dtype.kind == "f" and one.size:
-                widen = _SCALES[self._probabilities.get(name)]
+                widen = self._find_scale(name, one)
                 self._found.setdefault(name, ErrorAccumulator()).add(widen(one), widen(other))
+
+    def _find_scale(self, name: str, expected: Array) -> Callable[[Array], Array]:
+        if name in self._sigmoid_outputs:
+            return to_log_odds
+        return to_logits if are_probabilities(expected) else np.asarray
 
     @property
     def sqnr_db(self) -> float:
         """Of all outputs together."""
         return mean_sqnr_db(self._found.values())
-
-
-_SCALES: Mapping[Probability | None, Callable[[Array], Array]] = {
-    None: np.asarray,
-    Probability.SOFTMAX: log_probability,
-    Probability.SIGMOID: log_odds,
-}
 
 
 def _score(comparison: Comparison, errors: _Errors) -> Score:

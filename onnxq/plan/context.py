@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -31,6 +32,7 @@ class Context:
         refused: nodes that cannot take an integer form after all, with the reason.
         calibrated: nodes that compute on calibrated activations.
         calibrated_weights: the scheme of their weights, but for its axes.
+        kept_float: nodes whose weights are stored as 16-bit floats for accuracy, with the reason.
     """
 
     target: Target
@@ -41,6 +43,7 @@ class Context:
     refused: dict[ir.Node, str] = field(default_factory=dict)
     calibrated: frozenset[ir.Node] = frozenset()
     calibrated_weights: Scheme = CALIBRATED_WEIGHTS
+    kept_float: Mapping[ir.Node, str] = field(default_factory=dict)
     _measured: dict[tuple[ir.Value, tuple[int, ...]], WeightStatistics] = field(
         default_factory=dict
     )

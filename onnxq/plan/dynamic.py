@@ -9,13 +9,14 @@ import onnx_ir as ir
 from onnxq.graph.constants import FLOAT_TYPES, Constant, iterate_constants
 from onnxq.graph.scopes import iterate_scopes
 from onnxq.plan.context import Context
-from onnxq.plan.half import plan_half_model_tensor
+from onnxq.plan.half import plan_half_model_tensor, plan_half_tensor
 from onnxq.plan.integer import plan_integer_tensor
 from onnxq.plan.options import DynamicOptions
 from onnxq.plan.selection import Selection, select_nodes
 from onnxq.plan.small_kernels import HALF_BUDGET, INTEGER_BUDGET, fit_budget
 from onnxq.plan.types import Plan, SkippedNode, TensorPlan
 from onnxq.rules.roles import WEIGHT_ROLES, Form
+from onnxq.schemes import WeightType
 from onnxq.targets import Target
 
 SMALLEST_TENSOR_ELEMENTS = 64
@@ -105,6 +106,9 @@ def _plan_tensor(constant: Constant, context: Context) -> TensorPlan:
     reason = _reason_to_leave(constant, context)
     if reason is not None:
         return context.leave(constant, reason)
+    kept = [use.node for use in constant.uses if use.node in context.kept_float]
+    if kept:
+        return plan_half_tensor(constant, context, WeightType.FP16, context.kept_float[kept[0]])
     calibrated = any(use.node in context.calibrated for use in constant.uses)
     if context.options.weights.is_half and not calibrated:
         return plan_half_model_tensor(constant, context)

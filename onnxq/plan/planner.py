@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
@@ -25,23 +25,34 @@ class StaticPlanner:
         options: what the user asks.
         selection: made for the model.
         refused: nodes that stay float for reasons found in the data.
+        kept_float: nodes that stay float, weights included, for accuracy.
     """
 
     model: ir.Model
     target: Target
     options: StaticOptions
     selection: Selection
-    refused: Mapping[ir.Node, str]
+    refused: Mapping[ir.Node, str] = field(default_factory=dict)
+    kept_float: Mapping[ir.Node, str] = field(default_factory=dict)
 
     def plan(self) -> Plan:
         """Every decision."""
         return plan_static(
-            self.model, self.target, self.options, self.selection, refused=self.refused
+            self.model,
+            self.target,
+            self.options,
+            self.selection,
+            refused=self.refused,
+            kept_float=self.kept_float,
         )
 
     def refuse(self, nodes: Mapping[ir.Node, str]) -> StaticPlanner:
         """The same with more nodes left float."""
         return replace(self, refused={**self.refused, **nodes})
+
+    def keep_float(self, nodes: Mapping[ir.Node, str]) -> StaticPlanner:
+        """The same with exactly these nodes kept float for accuracy."""
+        return replace(self, kept_float=nodes)
 
     def follow(self, copy: ModelCopy) -> StaticPlanner:
         """The same for a copy of the model."""
@@ -54,4 +65,5 @@ class StaticPlanner:
                 {nodes[node]: why for node, why in selection.excluded.items() if node in nodes},
             ),
             refused={nodes[node]: why for node, why in self.refused.items()},
+            kept_float={nodes[node]: why for node, why in self.kept_float.items()},
         )

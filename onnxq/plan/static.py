@@ -37,6 +37,7 @@ def plan_static(
     selection: Selection | None = None,
     *,
     refused: Mapping[ir.Node, str] | None = None,
+    kept_float: Mapping[ir.Node, str] | None = None,
 ) -> Plan:
     """Decide for every node, every activation and every constant float tensor.
 
@@ -46,6 +47,7 @@ def plan_static(
         options: what the user asks.
         selection: made before the model was simplified; None to make it from ``model``.
         refused: nodes that must stay float for reasons found in the data.
+        kept_float: nodes that stay float, weights included, for accuracy.
 
     Raises:
         SelectorError: a selector in the options matches no node.
@@ -60,8 +62,9 @@ def plan_static(
         selection,
         can_raise_opset=not model.functions,
         calibrated_weights=options.weight_scheme(target),
+        kept_float=kept_float or {},
     )
-    excluded = {**selection.excluded, **(refused or {})}
+    excluded = {**selection.excluded, **(refused or {}), **context.kept_float}
     while True:
         regions = _find_regions(model, target, options, excluded)
         calibrated = frozenset(
