@@ -74,6 +74,12 @@ class NothingToQuantizeError(ModelError):
     exit_code = EXIT_NO
 
 
+class BudgetError(OnnxqError):
+    """No mix of integers and floats is as accurate as was asked for; the best is in the message."""
+
+    exit_code = EXIT_NO
+
+
 class DataError(OnnxqError):
     """Samples are missing, unreadable, or do not fit the inputs of the model."""
 

@@ -37,6 +37,13 @@ class ActivationStore:
         np.save(path, array, allow_pickle=False)
         self._files[sample, value] = path
 
+    def copy(self, other: ActivationStore) -> None:
+        """Hold what another store holds instead of what this one does."""
+        for sample, value in [*self._held, *self._files]:
+            self.drop(sample, value)
+        for sample, value in [*other._held, *other._files]:
+            self.put(sample, value, other.get(sample, value))
+
     def get(self, sample: int, value: ir.Value) -> Array:
         """The array of a sample."""
         held = self._held.get((sample, value))

@@ -8,7 +8,7 @@ of one layer at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,7 @@ def sweep(
     *,
     folder: Path,
     track: Track,
+    restarts: Collection[ir.Node] = (),
 ) -> Recipe:
     """Visit every layer in graph order, and change it as the visit says.
 
@@ -98,6 +99,8 @@ def sweep(
         visit: looks at a layer, and says what to change.
         folder: for temporary files.
         track: shows progress over layers.
+        restarts: layers before which the quantized model is put back to the activations of the
+            float model, so that what follows shows its own errors only.
 
     Raises:
         ExecutionError: a part of the model cannot be run by itself.
@@ -111,6 +114,8 @@ def sweep(
     run.start(feeds)
     for segment, layer in track(zip(segments, layers, strict=False), len(layers)):
         run.advance(segment)
+        if layer.node in restarts:
+            run.restart()
         run.change(layer, visit(run.sample(layer)))
     return run.recipe
 
@@ -144,6 +149,10 @@ class _Run:
                 if name in inputs:
                     self._float.put(index, inputs[name], array)
                     self._quantized.put(index, inputs[name], array)
+
+    def restart(self) -> None:
+        """Forget the errors so far."""
+        self._quantized.copy(self._float)
 
     def advance(self, segment: Segment) -> None:
         """Run a segment in both models, for all samples."""

@@ -25,6 +25,9 @@ def quantize_static(
     skip_bad: bool = False,
     images: ImageOptions | None = None,
     accuracy: str | None = None,
+    min_sqnr: float | None = None,
+    min_agreement: float | None = None,
+    time_limit: float | None = None,
     method: str = "auto",
     percentile: float = 99.99,
     save_ranges: str | os.PathLike[str] | None = None,
@@ -60,6 +63,9 @@ def quantize_static(
         skip_bad: go on without samples that do not fit.
         images: how images become inputs.
         accuracy: fast, balanced or best; None for balanced, or for fast with ``ranges``.
+        min_sqnr: in dB, on samples held back; layers are kept in float until it is reached.
+        min_agreement: the same for the share of places with the same largest score, in percent.
+        time_limit: in seconds, for the search of what to keep in float.
         method: auto, minmax, percentile, entropy or mse.
         percentile: for the method of that name, in percent.
         save_ranges: file to write the ranges to.
@@ -89,7 +95,7 @@ def quantize_static(
     Raises:
         OnnxqError: one of its kinds, with one line of text; no output file is left then.
     """
-    from onnxq.pipelines import RangeFiles, RangeOptions, run_static
+    from onnxq.pipelines import Budget, RangeFiles, RangeOptions, run_static
     from onnxq.plan import StaticOptions, parse_activation_type, parse_weight_type
     from onnxq.plan.options import parse_calibrated_format
     from onnxq.samples import SampleOptions, open_samples
@@ -122,6 +128,9 @@ def quantize_static(
         samples=opened,
         range_options=RangeOptions(method=method, percentile=percentile),
         accuracy=accuracy,
+        budget=Budget.parse(
+            min_sqnr_db=min_sqnr, min_agreement_percent=min_agreement, time_limit_s=time_limit
+        ),
         range_files=RangeFiles(load=optional_path(ranges), save=optional_path(save_ranges)),
         force=force,
         in_place=in_place,

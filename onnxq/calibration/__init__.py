@@ -1,7 +1,11 @@
 """Calibration: what the activations of the float model are on samples."""
 
 from onnxq.calibration.files import SavedRanges, fingerprint_model, load_ranges, save_ranges
-from onnxq.calibration.gains import find_unprofitable_nodes
+from onnxq.calibration.gains import (
+    count_multiplications,
+    find_joined_regions,
+    find_unprofitable_nodes,
+)
 from onnxq.calibration.guards import find_overloaded_nodes
 from onnxq.calibration.observe import Observations, observe, write_probed
 from onnxq.calibration.probes import Probe, ProbedModel, add_probes
@@ -15,6 +19,8 @@ __all__ = [
     "SavedRanges",
     "add_probes",
     "choose_ranges",
+    "count_multiplications",
+    "find_joined_regions",
     "find_overloaded_nodes",
     "find_unprofitable_nodes",
     "fingerprint_model",

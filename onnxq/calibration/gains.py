@@ -34,11 +34,10 @@ def find_unprofitable_nodes(
     roots = {member: one.value for one in calibration.activations for member in one.members}
     sizes = {value: elements.get(root, 0) for value, root in roots.items()}
     refused: dict[ir.Node, str] = {}
-    for region in _find_regions(calibration.nodes):
+    for region in find_joined_regions(calibration.nodes):
         if any(node.one.behaviour is Behaviour.PRODUCT for node in region):
             continue
-        saved = sum(_count_saved(node, sizes) for node in region)
-        crossing = _count_crossing(region, sizes)
+        saved, crossing = count_multiplications(region, sizes)
         if saved < target.crossing_multiplications * crossing:
             reason = (
                 f"no gain: {saved / max(1, crossing):.0f} multiplications saved for each element "
@@ -48,7 +47,25 @@ def find_unprofitable_nodes(
     return refused
 
 
-def _find_regions(nodes: tuple[CalibratedNode, ...]) -> Iterable[list[CalibratedNode]]:
+def count_multiplications(
+    region: list[CalibratedNode], elements: Mapping[ir.Value, int]
+) -> tuple[float, int]:
+    """What the convolutions of a region gain, and how many elements enter or leave it.
+
+    Args:
+        region: nodes that hand integers to each other.
+        elements: of each activation that they read or give.
+
+    Returns:
+        Multiplications that gain from integers, less those that lose; elements that are narrowed
+        before the region or widened behind it.
+    """
+    saved = sum(_count_saved(node, elements) for node in region)
+    return saved, _count_crossing(region, elements)
+
+
+def find_joined_regions(nodes: tuple[CalibratedNode, ...]) -> Iterable[list[CalibratedNode]]:
+    """Nodes that hand integers to each other, together."""
     producers = {value: node for node in nodes for value in _outputs(node)}
     names: dict[ir.Node, ir.Node] = {node.one.node: node.one.node for node in nodes}
 

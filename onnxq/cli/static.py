@@ -26,6 +26,25 @@ RANGES = combine(
         "none, those that mostly pay, or all.  [default: balanced; fast with --ranges]",
     ),
     click.option(
+        "--min-sqnr",
+        type=float,
+        metavar="DB",
+        help="Keep as little as possible in float until the SQNR on samples held back is this, in "
+        "dB; exit code 1 if that cannot be.",
+    ),
+    click.option(
+        "--min-agreement",
+        type=float,
+        metavar="P",
+        help="The same for the share of places with the same largest score, in percent.",
+    ),
+    click.option(
+        "--time-limit",
+        type=float,
+        metavar="SECONDS",
+        help="Search no longer than that for what to keep in float.",
+    ),
+    click.option(
         "--method",
         type=click.Choice(METHODS),
         default="auto",

@@ -1,5 +1,6 @@
 """Each mode as a list of steps, to be read like a table of contents."""
 
+from onnxq.pipelines.budget import Budget
 from onnxq.pipelines.calibrate import Progress
 from onnxq.pipelines.common import (
     CalibrationReport,
@@ -16,6 +17,7 @@ from onnxq.pipelines.range_options import RangeFiles, RangeOptions
 from onnxq.pipelines.static import run_static
 
 __all__ = [
+    "Budget",
     "CalibrationReport",
     "Planner",
     "Progress",

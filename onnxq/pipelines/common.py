@@ -19,6 +19,7 @@ from onnxq.errors import (
 from onnxq.graph.files import ModelFile, load_model
 from onnxq.graph.opset import raise_opset
 from onnxq.graph.output import Output, check_output, write_model
+from onnxq.pipelines.budget import TradeOff
 from onnxq.pipelines.stages import StageReport
 from onnxq.plan import (
     DynamicOptions,
@@ -53,6 +54,7 @@ class CalibrationReport:
         ranges: of each activation, by name.
         accuracy: the level that was asked for.
         stages: what each technique of that level did.
+        curve: what was tried to meet a budget, everything in integers first.
     """
 
     data: str
@@ -65,6 +67,7 @@ class CalibrationReport:
     ranges: tuple[tuple[str, float, float], ...]
     accuracy: str
     stages: tuple[StageReport, ...] = ()
+    curve: tuple[TradeOff, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -83,6 +86,7 @@ class CalibrationReport:
             ],
             "accuracy": self.accuracy,
             "stages": [stage.to_json() for stage in self.stages],
+            "trade_off": [point.to_json() for point in self.curve],
         }
 
 

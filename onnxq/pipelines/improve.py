@@ -8,6 +8,7 @@ from pathlib import Path
 
 from onnxq.algorithms.recipe import Recipe
 from onnxq.errors import UsageError
+from onnxq.pipelines.budget import Budget, TradeOff, meet_budget
 from onnxq.pipelines.stages import LEVELS, StageReport, Workshop, run_stages
 from onnxq.pipelines.trials import Score, Trials
 from onnxq.samples import Samples, calibration_part
@@ -29,12 +30,14 @@ class Improved:
         tried: SQNR in dB on the samples held back of each method that was tried; None where the
             model failed.
         stages: what each stage did.
+        curve: what was tried to meet a budget, everything in integers first.
     """
 
     recipe: Recipe
     method: str
     tried: tuple[tuple[str, float | None], ...] = ()
     stages: tuple[StageReport, ...] = ()
+    curve: tuple[TradeOff, ...] = ()
 
 
 def choose_level(accuracy: str | None, *, has_ranges: bool) -> str:
@@ -59,24 +62,29 @@ def improve(
     trials: Trials | None,
     samples: Samples | None,
     level: str,
+    budget: Budget,
     *,
     folder: Path,
 ) -> Improved:
-    """Choose a method, then run the stages.
+    """Choose a method, then run the stages, then keep in float what a budget asks for.
 
     Args:
         recipes: by the method that chose the ranges, the preferred one first.
         trials: measures recipes; None without samples.
         samples: to learn from; None without.
         level: a key of ``LEVELS``.
+        budget: that the result has to meet.
         folder: for temporary files.
+
+    Raises:
+        BudgetError: it cannot be met.
     """
     first = next(iter(recipes))
     if trials is None or samples is None:
         return Improved(recipes[first], first)
     stages = LEVELS[level] if trials.evaluation.is_held_back else ()
     calibrated = bool(recipes[first].ranges)
-    if (len(recipes) == 1 or not calibrated) and not stages:
+    if (len(recipes) == 1 or not calibrated) and not stages and not budget.is_set:
         return Improved(recipes[first], first)
     tried = recipes if calibrated else {first: recipes[first]}
     scores = trials.measure(tried, "choosing ranges")
@@ -84,9 +92,10 @@ def improve(
     workshop = Workshop(
         part=calibration_part(samples), trials=trials, folder=folder, progress=trials.progress
     )
-    recipe, _, reports = run_stages(stages, workshop, recipes[method], scores[method])
+    recipe, score, reports = run_stages(stages, workshop, recipes[method], scores[method])
+    recipe, curve = meet_budget(budget, workshop, recipe, score)
     found = tuple((name, score.finite_db) for name, score in scores.items())
-    return Improved(recipe, method, found if len(tried) > 1 else (), reports)
+    return Improved(recipe, method, found if len(tried) > 1 else (), reports, curve)
 
 
 def _choose_method(scores: Mapping[str, Score]) -> str:

@@ -6,13 +6,16 @@ on samples that calibration has not seen: what a search gains on its own samples
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import onnx_ir as ir
 
 from onnxq.algorithms import rounding
 from onnxq.algorithms.recipe import Recipe
@@ -84,12 +87,23 @@ class Workshop:
         step = max(1, -(-count // MOST_SAMPLES))
         return islice(feeds, 0, step * MOST_SAMPLES, step)
 
-    def sweep(self, recipe: Recipe, visit: Visit, label: str) -> Recipe:
+    def sweep(
+        self, recipe: Recipe, visit: Visit, label: str, *, restarts: Collection[ir.Node] = ()
+    ) -> Recipe:
         """One sweep over the layers."""
         folder = self.folder / "sweep"
-        folder.mkdir(exist_ok=True)
-        feeds = self.read_feeds(recipe)
-        return sweep(recipe, feeds, visit, folder=folder, track=self.progress(label))
+        folder.mkdir()
+        try:
+            return sweep(
+                recipe,
+                self.read_feeds(recipe),
+                visit,
+                folder=folder,
+                track=self.progress(label),
+                restarts=restarts,
+            )
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 Propose = Callable[[Workshop, Recipe], Mapping[str, Recipe]]

@@ -16,6 +16,7 @@ from onnxq.graph.check import explain_damage
 from onnxq.graph.files import ModelFile
 from onnxq.graph.offload import offload_weights
 from onnxq.graph.output import Output, publish, stage_output
+from onnxq.pipelines.budget import Budget
 from onnxq.pipelines.calibrate import (
     Calibration,
     Progress,
@@ -56,6 +57,7 @@ def run_static(
     range_options: RangeOptions | None = None,
     range_files: RangeFiles | None = None,
     accuracy: str | None = None,
+    budget: Budget | None = None,
     force: bool = False,
     in_place: bool = False,
     dry_run: bool = False,
@@ -95,6 +97,7 @@ def run_static(
             range_options=range_options or RangeOptions(),
             range_files=files,
             level=level,
+            budget=budget or Budget(),
             progress=progress or (lambda _label: pass_through),
         )
         with stage_output(destination) as staged:
@@ -123,6 +126,7 @@ class _Job:
     range_options: RangeOptions
     range_files: RangeFiles
     level: str
+    budget: Budget
     progress: Progress
 
     def offload(self, result: QuantizationResult, staged: Output) -> QuantizationResult:
@@ -145,6 +149,7 @@ class _Job:
             None if evaluation is None else self._make_trials(evaluation, staged),
             self.samples,
             self.level,
+            self.budget,
             folder=_work_folder(staged),
         )
         recipe = improved.recipe
@@ -257,4 +262,5 @@ class _Job:
             ),
             accuracy=self.level,
             stages=improved.stages,
+            curve=improved.curve,
         )

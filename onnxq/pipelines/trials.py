@@ -6,6 +6,7 @@ import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,14 @@ class Trials:
         staged: where the result will be.
         evaluation: the samples.
         progress: shows it.
+        limit: use so many of them; None for all.
     """
 
     file: ModelFile
     staged: Output
     evaluation: Part
     progress: Progress
+    limit: int | None = None
 
     def write(self, recipe: Recipe, output: Output) -> None:
         """Write the quantized model of a recipe.
@@ -100,7 +103,7 @@ class Trials:
                 continue
             comparisons[name] = Comparison(reference, session)
         evaluation = self.evaluation
-        read = evaluation.read(reference.inputs)
+        read = islice(evaluation.read(reference.inputs), self.limit)
         for feeds in self.progress(label)(read, evaluation.count):
             expected = reference.run(feeds)
             for name, comparison in list(comparisons.items()):

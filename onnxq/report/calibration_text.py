@@ -65,6 +65,25 @@ def describe_calibration(report: CalibrationReport) -> list[str]:
     return lines
 
 
+def print_trade_off(console: Console, report: CalibrationReport) -> None:
+    """One row for each mix of integers and floats that was tried to meet a budget."""
+    if not report.curve:
+        return
+    table = Table("blocks in float", box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("SQNR", "same argmax", "gain kept"):
+        table.add_column(title, justify="right")
+    table.add_column("", overflow="fold")
+    for point in report.curve:
+        table.add_row(
+            str(len(point.kept_float)),
+            "" if point.sqnr_db is None else f"{point.sqnr_db:.2f} dB",
+            "" if point.agreement is None else f"{100 * point.agreement:.2f} %",
+            f"{100 * point.kept_gain:.0f} %",
+            escape(("meets the budget: " if point.is_met else "") + ", ".join(point.kept_float)),
+        )
+    console.print(table)
+
+
 def print_stages(console: Console, report: CalibrationReport) -> None:
     """One row for each technique that was tried."""
     if not report.stages:

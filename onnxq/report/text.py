@@ -18,6 +18,7 @@ from onnxq.report.calibration_text import (
     print_calibrated_nodes,
     print_each_node,
     print_stages,
+    print_trade_off,
 )
 from onnxq.report.inspection import Inspection
 from onnxq.verification import Verification
@@ -72,6 +73,7 @@ def print_result(console: Console, result: QuantizationResult) -> None:
         lines = "\n".join(describe_calibration(result.calibration))
         console.print(lines, highlight=False, markup=False, soft_wrap=True)
         print_stages(console, result.calibration)
+        print_trade_off(console, result.calibration)
     _print_notes(console, result.notes)
     _print_verification(console, result.verification)
     size_bytes = result.size_bytes or 0
