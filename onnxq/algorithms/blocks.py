@@ -16,11 +16,16 @@ import onnx_ir as ir
 
 from onnxq.algorithms.recipe import Recipe
 from onnxq.calibration import count_multiplications, find_joined_regions
+from onnxq.graph.constants import dimensions, require_constant
 from onnxq.graph.copies import copy_model
 from onnxq.graph.names import Names
 from onnxq.plan import CalibratedNode, Plan, TensorPlan
+from onnxq.rules.calibrated import Behaviour
 from onnxq.rules.roles import Form
 from onnxq.runtime.session import Feeds, Session
+
+MOST_BLOCKS = 16
+"""Of one chain; each has about so large a part of its multiplications."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +41,45 @@ class Block:
     nodes: tuple[ir.Node, ...]
 
 
-def find_blocks(plan: Plan) -> tuple[Block, ...]:
-    """All integer computation of a plan, in graph order; each block has at least one weight."""
-    blocks = list(_cut(plan.decisions.nodes))
+def find_blocks(plan: Plan, elements: Mapping[ir.Value, int]) -> tuple[Block, ...]:
+    """All integer computation of a plan, in graph order; each block has at least one weight.
+
+    Args:
+        plan: every decision.
+        elements: of each activation, in one sample.
+    """
+    blocks = list(_merge(list(_cut(plan.decisions.nodes)), elements))
     blocks += [Block(name, (reader,)) for reader, name in _find_other_layers(plan).items()]
     return tuple(blocks)
 
 
-def _cut(nodes: tuple[CalibratedNode, ...]) -> Iterable[Block]:
+def _merge(pieces: list[list[CalibratedNode]], elements: Mapping[ir.Value, int]) -> Iterable[Block]:
+    """Neighbours together until they are large enough to be worth two borders."""
+    sizes = [sum(_count_work(node, elements) for node in piece) for piece in pieces]
+    enough = sum(sizes) / MOST_BLOCKS
+    waiting: list[CalibratedNode] = []
+    size = 0.0
+    for piece, own in zip(pieces, sizes, strict=True):
+        waiting += piece
+        size += own
+        if size >= enough:
+            yield _name_block(waiting)
+            waiting, size = [], 0.0
+    if waiting:
+        yield _name_block(waiting)
+
+
+def _count_work(node: CalibratedNode, elements: Mapping[ir.Value, int]) -> float:
+    """Multiplications of a layer."""
+    if node.one.rule.weight_index is None:
+        return 0.0
+    shape = dimensions(require_constant(node.one.node.inputs[node.one.rule.weight_index]))
+    if node.one.behaviour is Behaviour.CONVOLUTION:
+        return float(elements.get(node.one.outputs[0], 0) * math.prod(shape[1:]))
+    return float(elements.get(node.one.inputs[0], 0) * max(shape))
+
+
+def _cut(nodes: tuple[CalibratedNode, ...]) -> Iterable[list[CalibratedNode]]:
     readers: dict[ir.Value, int] = {}
     for position, node in enumerate(nodes):
         for value in node.one.inputs:
@@ -58,10 +94,10 @@ def _cut(nodes: tuple[CalibratedNode, ...]) -> Iterable[Block]:
         has_weight = any(one.one.rule.weight_index is not None for one in current)
         remains = any(one.one.rule.weight_index is not None for one in nodes[position + 1 :])
         if has_weight and remains and len(alive) <= 1:
-            yield _name_block(current)
+            yield current
             current = []
     if current:
-        yield _name_block(current)
+        yield current
 
 
 def _name_block(nodes: list[CalibratedNode]) -> Block:

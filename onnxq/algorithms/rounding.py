@@ -11,11 +11,23 @@ from onnxq.numerics.bias_correction import match_mean
 from onnxq.numerics.moments import Moments
 from onnxq.numerics.second_order import round_second_order, shift_target
 
+ROWS_OF_MEANS = 1024
+"""That a mean is taken over: of differences, whose spread is small."""
 
-def round_weight(sample: LayerSample, *, damping: float = 0.01, shift: bool = False) -> LayerChange:
+
+def round_weight(
+    sample: LayerSample,
+    *,
+    damping: float = 0.01,
+    shift: bool = False,
+    sweeps: int = 10,
+    most_inputs: int | None = None,
+) -> LayerChange:
     """GPTQ and coordinate descent; with ``shift`` towards the target of quantized inputs."""
     layer, tensor = sample.layer, sample.tensor
     weight = layer.read_weight()
+    if most_inputs is not None and weight.shape[2] > most_inputs:
+        return correct_only(sample)
     moments = Moments(groups=weight.shape[0], size=weight.shape[2])
     # Without a shift only what the quantized model reads counts, which costs half.
     moments.add(sample.float_rows if shift else sample.quantized_rows, sample.quantized_rows)
@@ -31,7 +43,14 @@ def round_weight(sample: LayerSample, *, damping: float = 0.01, shift: bool = Fa
     scale = layer.spread_channels(parameters.scale)
     zero_point = layer.spread_channels(parameters.zero_point)
     integers = round_second_order(
-        target, hessian, scale, zero_point, quantized_min=low, quantized_max=high, damping=damping
+        target,
+        hessian,
+        scale,
+        zero_point,
+        quantized_min=low,
+        quantized_max=high,
+        damping=damping,
+        sweeps=sweeps,
     )
     rounded = (integers - zero_point).astype(np.float32) * scale
     return LayerChange(
@@ -52,8 +71,9 @@ def correct_bias(sample: LayerSample, weight: Array, rounded: Array) -> Array | 
     if layer.bias_place is None:
         return None
     bias = layer.read_bias()
-    wanted = _outputs(weight, sample.float_rows) + bias
-    found = _outputs(rounded, sample.quantized_rows) + bias
+    step = max(1, sample.float_rows.shape[1] // ROWS_OF_MEANS)
+    wanted = _outputs(weight, sample.float_rows[:, ::step]) + bias
+    found = _outputs(rounded, sample.quantized_rows[:, ::step]) + bias
     if layer.bounds is not None:
         wanted = np.clip(wanted, *layer.bounds)
     shift = match_mean(found, wanted.mean(axis=0, dtype=np.float64), bounds=layer.bounds)

@@ -28,14 +28,14 @@ from onnxq.plan import ActivationPlan, TensorPlan
 from onnxq.rules.roles import Form
 from onnxq.runtime.session import Feeds, Session
 
-FEWEST_ROWS = 2048
+FEWEST_ROWS = 1024
 """Rows of a layer that are looked at, over all samples."""
 
 ROWS_AN_INPUT = 4
 """More of them for layers with many inputs, whose moments would be singular."""
 
-MOST_ROW_ELEMENTS = 1 << 24
-"""Elements in them: 64 MB of float32 for each of the two models."""
+MOST_ROW_ELEMENTS = 1 << 23
+"""Elements in them: 32 MB of float32 for each of the two models."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +137,9 @@ class _Run:
             for node in decisions.nodes
             if node.quantizes_output
         }
+        self._made = {
+            value for node in decisions.nodes if node.quantizes_output for value in node.one.outputs
+        }
         self._integer_nodes = {node.one.node for node in decisions.nodes}
         self._parameters = resolve_ranges(decisions.activations, self.recipe.ranges)
 
@@ -186,9 +189,10 @@ class _Run:
             [self._take_quantized_rows(layer, index, keep) for index, keep in enumerate(choices)],
             axis=1,
         )
-        activation = self._owners.get(layer.input)
-        if activation is not None and layer.node in self._integer_nodes:
-            quantized_rows = _simulate(quantized_rows, activation, self._parameters)
+        if layer.node in self._integer_nodes and layer.input not in self._made:
+            # What another integer node gives is on the grid already.
+            owner = self._owners[layer.input]
+            quantized_rows = _simulate(quantized_rows, owner, self._parameters)
         value = layer.weight.constant.value
         tensor = self._tensors[value]
         return LayerSample(

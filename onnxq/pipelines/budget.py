@@ -146,9 +146,9 @@ class _Search:
         self._workshop = workshop
         self._recipe = recipe
         self._score = score
-        self._blocks = find_blocks(recipe.plan)
         feeds = next(iter(workshop.read_feeds(recipe)))
         elements = count_elements(recipe, feeds, workshop.folder / "elements.onnx")
+        self._blocks = find_blocks(recipe.plan, elements)
         self._costs = Costs(elements, recipe.planner.target.crossing_multiplications)
         self._full_gain = max(1.0, self._costs.count_saved(recipe.plan))
         limit_s = math.inf if budget.time_limit_s is None else budget.time_limit_s
