@@ -240,7 +240,11 @@ def assert_within_bound(actual: Array, run: Run) -> None:
     error = np.abs(actual.astype(np.float64) - expected)
     assert np.all(error <= bound), f"{(error / bound).max():.2f} of the bound"
     # A bound that does not resolve the product would prove nothing.
-    assert np.mean(bound) < np.std(expected) / 2
+    (plan,) = (one for one in run.quantized.result.plan.tensors if one.name == "w")
+    assert plan.scheme is not None
+    # Of 7 bits the steps are twice as long, and one scale for all makes them most of the bound.
+    is_coarse = plan.scheme.reduce_range and not plan.scheme.axes
+    assert np.mean(bound) < np.std(expected) * (2 / 3 if is_coarse else 1 / 2)
 
 
 @pytest.mark.parametrize("product", PRODUCTS.values(), ids=PRODUCTS)
@@ -357,7 +361,8 @@ def test_reduced_range_leaves_one_bit_free(weights: str, per_channel: bool, tmp_
 
 @pytest.mark.parametrize("per_channel", [True, False], ids=["per-channel", "per-tensor"])
 def test_scale_is_the_largest_magnitude_in_127_steps(per_channel: bool, tmp_path: Path) -> None:
-    run = prepare(PRODUCTS["MatMul-rank2"], "float", tmp_path, per_channel=per_channel)
+    options = {"per_channel": per_channel, "reduce_range": False}
+    run = prepare(PRODUCTS["MatMul-rank2"], "float", tmp_path, **options)
     largest = np.abs(run.weight).max(axis=0 if per_channel else None)
     scale = run.quantized.initializer("w_scale")
     assert scale.shape == ((N,) if per_channel else ())

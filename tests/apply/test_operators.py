@@ -23,6 +23,7 @@ from onnxq.apply.encodings import Encodings
 from onnxq.apply.operators import write_float_products, write_operators
 from onnxq.apply.rewriter import Rewriter
 from onnxq.calibration import resolve_ranges
+from onnxq.pipelines import adapt_target
 from onnxq.plan import Plan, StaticOptions, plan_static
 from onnxq.rules.calibrated import CALIBRATED_RULES
 from onnxq.schemes import ActivationScheme, ActivationType, WeightType
@@ -173,8 +174,10 @@ def _write(
     writer: Callable[[Rewriter, Plan], None] = write_operators,
     **options: Any,
 ) -> Forms:
-    """Both forms of a model, calibrated on one sample."""
-    chosen = replace(find_target(target), integer_matrix_min_elements=1, dynamic_matmul=False)
+    """Both forms of a model, calibrated on one sample, in as many bits as are exact here."""
+    chosen = replace(
+        adapt_target(find_target(target)), integer_matrix_min_elements=1, dynamic_matmul=False
+    )
     written = []
     for with_operators in (False, True):
         edited = to_ir(model)
