@@ -10,13 +10,13 @@ weight can be moved with a gain.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxq.numerics.affine import FloatArray
+from onnxq.numerics.grids import IntegerGrid
 from onnxq.numerics.moments import Moments
 
 BLOCK = 128
@@ -126,68 +126,19 @@ def round_second_order(
     order = np.argsort(np.diagonal(damped, axis1=1, axis2=2), axis=1, kind="stable")
     damped = np.take_along_axis(damped, order[:, :, None], axis=1)
     damped = np.take_along_axis(damped, order[:, None, :], axis=2)
-    grid = _Grid.arrange(target, scale, zero_point, order, quantized_min, quantized_max)
+    grid = IntegerGrid.place(
+        target, scale, zero_point, quantized_min=quantized_min, quantized_max=quantized_max
+    ).reorder(order)
     factor = _factor(damped).astype(np.float32)
     form = damped.astype(np.float32)
     del damped
-    starts = (_round_to_nearest_plane(grid, factor), grid.round(grid.steps, slice(None)))
+    starts = (_round_to_nearest_plane(grid, factor), grid.round(grid.steps))
     losses = [quadratic_loss(grid.error(one), form) for one in starts]
     best = np.where((losses[0] <= losses[1])[:, :, None], *starts)
-    rounded = _descend(best, grid, form, sweeps)
+    rounded = descend_coordinates(best, grid, form, sweeps)
     back = np.argsort(order, axis=1)[:, None, :]
     result = np.take_along_axis(rounded, back, axis=2).astype(np.int32)
     return result + np.asarray(zero_point, np.int32)
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """Where the integers of each weight are; every array has the shape [G, M, K].
-
-    Attributes:
-        steps: real weights in units of the scale, without the zero point.
-        scale: of each weight.
-        low: smallest integer less the zero point.
-        high: largest integer less the zero point.
-    """
-
-    steps: Float32Array
-    scale: Float32Array
-    low: Float32Array
-    high: Float32Array
-
-    @staticmethod
-    def arrange(
-        target: FloatArray,
-        scale: FloatArray,
-        zero_point: npt.NDArray[np.integer[Any]],
-        order: npt.NDArray[np.intp],
-        quantized_min: int,
-        quantized_max: int,
-    ) -> _Grid:
-        """Put the columns in the order in which they are used."""
-        real = np.asarray(target, np.float32)
-        points = np.asarray(zero_point, np.int32)
-
-        def place(values: npt.NDArray[Any]) -> Float32Array:
-            spread = np.broadcast_to(np.asarray(values, np.float32), real.shape)
-            if np.shape(values)[-1:] == (1,):
-                return spread
-            return np.take_along_axis(spread, order[:, None, :], axis=2)
-
-        return _Grid(
-            steps=place(real / np.asarray(scale, np.float32)),
-            scale=place(np.asarray(scale, np.float32)),
-            low=place(quantized_min - points),
-            high=place(quantized_max - points),
-        )
-
-    def round(self, steps: Float32Array, at: int | slice) -> Float32Array:
-        """The nearest integers of the columns ``at``."""
-        return np.clip(np.rint(steps), self.low[:, :, at], self.high[:, :, at])
-
-    def error(self, rounded: Float32Array) -> Float32Array:
-        """Rounded minus real weights, in real units."""
-        return (rounded - self.steps) * self.scale
 
 
 def _factor(damped: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -201,7 +152,7 @@ def _factor(damped: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
             more *= 10
 
 
-def _round_to_nearest_plane(grid: _Grid, factor: Float32Array) -> Float32Array:
+def _round_to_nearest_plane(grid: IntegerGrid, factor: Float32Array) -> Float32Array:
     """Round the columns from the last to the first, H = ``factor`` ``factor``'.
 
     The error is the sum over columns i of (sum over j >= i of factor[j, i] e[j])^2, so that with
@@ -224,8 +175,20 @@ def _round_to_nearest_plane(grid: _Grid, factor: Float32Array) -> Float32Array:
     return rounded
 
 
-def _descend(start: Float32Array, grid: _Grid, hessian: Float32Array, sweeps: int) -> Float32Array:
-    """Move one weight of each row after the other to its best integer, until none moves."""
+def descend_coordinates(
+    start: Float32Array, grid: IntegerGrid, hessian: Float32Array, sweeps: int
+) -> Float32Array:
+    """Move one weight of each row after the other to its best integer, until none moves.
+
+    Args:
+        start: integers without their zero point, shape [G, M, K].
+        grid: where they may move.
+        hessian: damped, shape [G, K, K].
+        sweeps: over all weights, at most.
+
+    Returns:
+        Integers without their zero point, shape [G, M, K].
+    """
     rounded = start.copy()
     gradient = np.matmul(grid.error(rounded), hessian)
     for _ in range(sweeps):
@@ -244,7 +207,7 @@ def _descend(start: Float32Array, grid: _Grid, hessian: Float32Array, sweeps: in
 def _descend_block(
     rounded: Float32Array,
     gradient: Float32Array,
-    grid: _Grid,
+    grid: IntegerGrid,
     hessian: Float32Array,
     block: slice,
 ) -> Float32Array:
