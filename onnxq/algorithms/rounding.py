@@ -2,60 +2,99 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 
 from onnxq.algorithms.sweep import LayerChange, LayerSample
 from onnxq.apply.weights import parameters_of, scheme_of
+from onnxq.numerics.ada_round import round_adaptively
 from onnxq.numerics.affine import Array
 from onnxq.numerics.bias_correction import match_mean
 from onnxq.numerics.moments import Moments
 from onnxq.numerics.second_order import round_second_order, shift_target
+from onnxq.numerics.weight_scales import shrink_ranges
+from onnxq.plan import TensorPlan
 
 ROWS_OF_MEANS = 1024
 """That a mean is taken over: of differences, whose spread is small."""
 
+MOST_BITS_TO_SHRINK = 4
+"""With more bits clipping a weight costs more than its smaller steps gain."""
 
-def round_weight(
-    sample: LayerSample,
-    *,
-    damping: float = 0.01,
-    shift: bool = False,
-    sweeps: int = 10,
-    most_inputs: int | None = None,
-) -> LayerChange:
-    """GPTQ and coordinate descent; with ``shift`` towards the target of quantized inputs."""
-    layer, tensor = sample.layer, sample.tensor
-    weight = layer.read_weight()
-    if most_inputs is not None and weight.shape[2] > most_inputs:
-        return correct_only(sample)
-    moments = Moments(groups=weight.shape[0], size=weight.shape[2])
-    # Without a shift only what the quantized model reads counts, which costs half.
-    moments.add(sample.float_rows if shift else sample.quantized_rows, sample.quantized_rows)
-    ratio = weight.shape[2] / (weight.shape[2] + moments.count)
-    target = shift_target(weight, moments, damping=damping + ratio) if shift else weight
-    parameters, scheme = parameters_of(tensor), scheme_of(tensor)
-    low, high = scheme.range
-    hessian = moments.hessian.copy()
-    at = np.arange(hessian.shape[1])
-    diagonal = hessian[:, at, at]
-    hessian *= 1 - ratio
-    hessian[:, at, at] = diagonal
-    scale = layer.spread_channels(parameters.scale)
-    zero_point = layer.spread_channels(parameters.zero_point)
-    integers = round_second_order(
-        target,
-        hessian,
-        scale,
-        zero_point,
-        quantized_min=low,
-        quantized_max=high,
-        damping=damping,
-        sweeps=sweeps,
-    )
-    rounded = (integers - zero_point).astype(np.float32) * scale
-    return LayerChange(
-        weight=layer.from_matrices(rounded), bias=correct_bias(sample, weight, rounded)
-    )
+
+@dataclass(frozen=True, kw_only=True)
+class Rounding:
+    """A visit that rounds weights by second moments, and corrects biases.
+
+    Attributes:
+        shift: round towards the weights that also undo errors of earlier layers.
+        adaptive: try AdaRound, too.
+        sweeps: of coordinate descent, at most.
+        most_inputs: a layer with more keeps its weight as it is; None for no limit.
+        damping: share of the mean of the diagonal of the Hessian.
+    """
+
+    shift: bool = False
+    adaptive: bool = False
+    sweeps: int = 10
+    most_inputs: int | None = None
+    damping: float = 0.01
+
+    def __call__(self, sample: LayerSample) -> LayerChange:
+        """Round the weight of one layer."""
+        layer = sample.layer
+        weight = layer.read_weight()
+        if self.most_inputs is not None and weight.shape[2] > self.most_inputs:
+            return correct_only(sample)
+        moments = Moments(groups=weight.shape[0], size=weight.shape[2])
+        # Without a shift only what the quantized model reads counts, which costs half.
+        moments.add(
+            sample.float_rows if self.shift else sample.quantized_rows, sample.quantized_rows
+        )
+        # With few samples the moments of many inputs are mostly chance.
+        chance = weight.shape[2] / (weight.shape[2] + moments.count)
+        target = (
+            shift_target(weight, moments, damping=self.damping + chance) if self.shift else weight
+        )
+        hessian = _trust_diagonal(moments.hessian, chance)
+        tensor = _shrink(sample, target, hessian)
+        rounded = self._round(sample, tensor, target, hessian)
+        return LayerChange(
+            weight=layer.from_matrices(rounded),
+            tensor=tensor,
+            bias=correct_bias(sample, weight, rounded),
+        )
+
+    def _round(
+        self, sample: LayerSample, tensor: TensorPlan, target: Array, hessian: Array
+    ) -> Array:
+        parameters, (low, high) = parameters_of(tensor), scheme_of(tensor).range
+        scale = sample.layer.spread_channels(parameters.scale)
+        zero_point = sample.layer.spread_channels(parameters.zero_point)
+        integers = round_second_order(
+            target,
+            hessian,
+            scale,
+            zero_point,
+            quantized_min=low,
+            quantized_max=high,
+            damping=self.damping,
+            sweeps=self.sweeps,
+        )
+        if self.adaptive:
+            integers = round_adaptively(
+                target,
+                hessian,
+                scale,
+                zero_point,
+                integers,
+                quantized_min=low,
+                quantized_max=high,
+                damping=self.damping,
+            )
+        real: Array = (integers - zero_point).astype(np.float32) * scale
+        return real
 
 
 def correct_only(sample: LayerSample) -> LayerChange:
@@ -66,7 +105,16 @@ def correct_only(sample: LayerSample) -> LayerChange:
 
 
 def correct_bias(sample: LayerSample, weight: Array, rounded: Array) -> Array | None:
-    """The bias with which the output has the mean that it has in the float model."""
+    """The bias with which the output has the mean that it has in the float model.
+
+    Args:
+        sample: of the layer.
+        weight: in the float model, shape [groups, channels, inputs].
+        rounded: in the quantized model, likewise.
+
+    Returns:
+        One value a channel; None for a layer that can have no bias.
+    """
     layer = sample.layer
     if layer.bias_place is None:
         return None
@@ -78,6 +126,31 @@ def correct_bias(sample: LayerSample, weight: Array, rounded: Array) -> Array | 
         wanted = np.clip(wanted, *layer.bounds)
     shift = match_mean(found, wanted.mean(axis=0, dtype=np.float64), bounds=layer.bounds)
     return (bias + shift).astype(np.float32)
+
+
+def _trust_diagonal(hessian: Array, chance: float) -> Array:
+    """Less of what is beside the diagonal."""
+    at = np.arange(hessian.shape[1])
+    trusted: Array = hessian * (1.0 - chance)
+    trusted[:, at, at] = hessian[:, at, at]
+    return trusted
+
+
+def _shrink(sample: LayerSample, target: Array, hessian: Array) -> TensorPlan:
+    """Ranges of the channels with the least error, where there are few integers."""
+    tensor, layer, scheme = sample.tensor, sample.layer, scheme_of(sample.tensor)
+    if scheme.type.bits > MOST_BITS_TO_SHRINK or tensor.statistics is None:
+        return tensor
+    at = np.arange(hessian.shape[1])
+    importance = np.broadcast_to(hessian[:, None, at, at], target.shape)
+    minimum, maximum = shrink_ranges(
+        layer.from_matrices(target),
+        tensor.statistics.minimum,
+        tensor.statistics.maximum,
+        scheme,
+        importance=layer.from_matrices(np.ascontiguousarray(importance)),
+    )
+    return replace(tensor, statistics=replace(tensor.statistics, minimum=minimum, maximum=maximum))
 
 
 def _outputs(matrices: Array, rows: Array) -> Array:

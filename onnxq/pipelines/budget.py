@@ -14,11 +14,11 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxq.algorithms import rounding
 from onnxq.algorithms.blocks import Block, Costs, count_elements, find_blocks
 from onnxq.algorithms.layers import find_layers
 from onnxq.algorithms.mixing import BlockFacts, choose_float_blocks
 from onnxq.algorithms.recipe import Recipe
+from onnxq.algorithms.rounding import correct_only
 from onnxq.errors import BudgetError, UsageError
 from onnxq.pipelines.stages import Workshop
 from onnxq.pipelines.trials import Score
@@ -208,7 +208,7 @@ class _Search:
         if recipe.biases:
             corrected = workshop.sweep(
                 replace(recipe, biases={}),
-                rounding.correct_only,
+                correct_only,
                 "correcting each block",
                 restarts=_find_first_layers(recipe, self._blocks),
             )
@@ -223,7 +223,7 @@ class _Search:
     def _try(self, kept: Sequence[Block]) -> tuple[Recipe, Score, float]:
         recipe = _keep_float(self._recipe, kept)
         if self._recipe.biases:
-            recipe = self._workshop.sweep(recipe, rounding.correct_only, "bias correction")
+            recipe = self._workshop.sweep(recipe, correct_only, "bias correction")
         score = self._workshop.trials.measure({"kept": recipe}, "checking")["kept"]
         self.curve.append(self._describe(kept, score))
         return recipe, score, self.curve[-1].kept_gain

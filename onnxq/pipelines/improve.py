@@ -64,6 +64,7 @@ def improve(
     level: str,
     budget: Budget,
     *,
+    percentile: float,
     folder: Path,
 ) -> Improved:
     """Choose a method, then run the stages, then keep in float what a budget asks for.
@@ -74,6 +75,7 @@ def improve(
         samples: to learn from; None without.
         level: a key of ``LEVELS``.
         budget: that the result has to meet.
+        percentile: for the method of that name, in percent.
         folder: for temporary files.
 
     Raises:
@@ -90,7 +92,12 @@ def improve(
     scores = trials.measure(tried, "choosing ranges")
     method = _choose_method(scores)
     workshop = Workshop(
-        part=calibration_part(samples), trials=trials, folder=folder, progress=trials.progress
+        part=calibration_part(samples),
+        method=method,
+        percentile=percentile,
+        trials=trials,
+        folder=folder,
+        progress=trials.progress,
     )
     recipe, score, reports = run_stages(stages, workshop, recipes[method], scores[method])
     recipe, curve = meet_budget(budget, workshop, recipe, score)

@@ -9,22 +9,25 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
-from onnxq.algorithms import rounding
+from onnxq.algorithms.equalization import equalize, find_chains
+from onnxq.algorithms.range_refinement import RangeSearch
 from onnxq.algorithms.recipe import Recipe
+from onnxq.algorithms.rounding import MOST_BITS_TO_SHRINK, Rounding, correct_only
 from onnxq.algorithms.smoothing import observe_channels, smooth
 from onnxq.algorithms.sweep import Visit, sweep
+from onnxq.calibration import add_probes, choose_ranges, observe, write_probed
 from onnxq.errors import ExecutionError
 from onnxq.pipelines.calibrate import Progress
 from onnxq.pipelines.trials import Score, Trials
-from onnxq.runtime.session import Feeds
+from onnxq.plan.planner import StaticPlanner
+from onnxq.runtime.session import Feeds, Session
 from onnxq.runtime.signatures import read_signatures
 from onnxq.samples import Part
 
@@ -73,12 +76,16 @@ class Workshop:
 
     Attributes:
         part: samples to learn from.
+        method: that chooses ranges.
+        percentile: for the method of that name, in percent.
         trials: measures recipes on other samples.
         folder: for temporary files.
         progress: shows it.
     """
 
     part: Part
+    method: str
+    percentile: float
     trials: Trials
     folder: Path
     progress: Progress
@@ -108,6 +115,26 @@ class Workshop:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def observe(self, planner: StaticPlanner) -> Recipe:
+        """A recipe for another float model, with ranges as it has them on the samples.
+
+        Raises:
+            ExecutionError: it cannot be loaded.
+            DataError: an activation is NaN.
+        """
+        plan = planner.plan()
+        activations = plan.decisions.activations
+        probed = add_probes(planner.model, activations, sampled=self.method != "minmax")
+        folder = self.folder / "probed"
+        folder.mkdir(exist_ok=True)
+        session = Session(write_probed(probed, folder), lean=True)
+        samples = self.progress("calibrating")(
+            self.part.read_samples(session.inputs), self.part.count
+        )
+        seen = observe(session, probed.probes, samples).by_value
+        ranges = choose_ranges(activations, seen, self.method, percentile=self.percentile)
+        return Recipe(planner=planner, plan=plan, ranges=ranges)
+
 
 Propose = Callable[[Workshop, Recipe], Mapping[str, Recipe]]
 
@@ -129,7 +156,23 @@ def _propose_sweep(name: str, visit: Visit) -> Stage:
     return Stage(name, lambda workshop, recipe: {name: workshop.sweep(recipe, visit, name)})
 
 
-def _propose_smoothing(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
+def _equalize(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
+    chains = find_chains(recipe)
+    if not chains:
+        return {}
+    planner = equalize(recipe, chains, workshop.folder / "equalized")
+    return {"cross-layer equalization": workshop.observe(planner)}
+
+
+def _refine_ranges(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
+    search = RangeSearch(recipe.plan, recipe.ranges)
+    workshop.sweep(recipe, search, "range refinement")
+    if search.best == recipe.ranges:
+        return {}
+    return {"range refinement": replace(recipe, ranges=search.best)}
+
+
+def _smooth(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
     feeds = workshop.progress("observing channels")(workshop.read_feeds(recipe), None)
     found = observe_channels(recipe, feeds, workshop.folder / "channels.onnx")
     return {
@@ -139,31 +182,39 @@ def _propose_smoothing(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recip
     }
 
 
-def _propose_rounding(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
+def _round_quickly(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
+    visit = Rounding(shift=_has_few_bits(recipe), sweeps=2, most_inputs=MOST_INPUTS)
+    return {"second-order rounding": workshop.sweep(recipe, visit, "second-order rounding")}
+
+
+def _round_thoroughly(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
     """Weights that keep what a layer gives, and weights that also undo errors of earlier layers.
 
     The latter is worth 3 dB at 4 bits, and with few samples loses 2 dB at 8 (docs/static.md).
     """
+    visits = {"of its own errors": Rounding(), "of earlier errors, too": Rounding(shift=True)}
+    if _has_few_bits(recipe):
+        visits["AdaRound"] = Rounding(shift=True, adaptive=True)
     return {
-        "of its own errors": workshop.sweep(recipe, rounding.round_weight, "rounding"),
-        "of earlier errors, too": workshop.sweep(
-            recipe, partial(rounding.round_weight, shift=True), "rounding"
-        ),
+        name: workshop.sweep(recipe, visit, f"rounding: {name}") for name, visit in visits.items()
     }
 
 
-SMOOTHING = Stage("smoothing", _propose_smoothing)
-BIAS_CORRECTION = _propose_sweep("bias correction", rounding.correct_only)
-FAST_SECOND_ORDER = _propose_sweep(
-    "second-order rounding",
-    partial(rounding.round_weight, sweeps=2, most_inputs=MOST_INPUTS),
-)
-SECOND_ORDER = Stage("second-order rounding", _propose_rounding)
+def _has_few_bits(recipe: Recipe) -> bool:
+    return recipe.planner.options.weights.bits <= MOST_BITS_TO_SHRINK
+
+
+EQUALIZATION = Stage("cross-layer equalization", _equalize)
+RANGE_REFINEMENT = Stage("range refinement", _refine_ranges)
+SMOOTHING = Stage("smoothing", _smooth)
+BIAS_CORRECTION = _propose_sweep("bias correction", correct_only)
+FAST_SECOND_ORDER = Stage("second-order rounding", _round_quickly)
+SECOND_ORDER = Stage("second-order rounding", _round_thoroughly)
 
 LEVELS: Mapping[str, tuple[Stage, ...]] = {
     "fast": (),
     "balanced": (SMOOTHING, BIAS_CORRECTION, FAST_SECOND_ORDER),
-    "best": (SMOOTHING, BIAS_CORRECTION, SECOND_ORDER),
+    "best": (EQUALIZATION, RANGE_REFINEMENT, SMOOTHING, BIAS_CORRECTION, SECOND_ORDER),
 }
 """Stages by the level of accuracy, in their order."""
 

@@ -150,6 +150,7 @@ class _Job:
             self.samples,
             self.level,
             self.budget,
+            percentile=self.range_options.percentile,
             folder=_work_folder(staged),
         )
         recipe = improved.recipe
