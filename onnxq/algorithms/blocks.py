@@ -138,7 +138,7 @@ class Costs:
             gained, crossing = count_multiplications(region, self.elements)
             saved += gained - self.crossing_multiplications * crossing
         for tensor in plan.changes:
-            saved += self._count_products(tensor, kept_float)
+            saved += self._count_weights(tensor, kept_float)
         return saved
 
     def describe(self, plan: Plan, block: Block) -> tuple[float, float, float]:
@@ -161,18 +161,19 @@ class Costs:
         )
         return self.count_saved(plan, others) + before + behind, before, behind
 
-    def _count_products(self, tensor: TensorPlan, kept_float: Collection[ir.Node]) -> float:
-        """Matrix products, whose activations are narrowed on the way into the kernel."""
+    def _count_weights(self, tensor: TensorPlan, kept_float: Collection[ir.Node]) -> float:
+        """What its integers save to read, and in products to multiply."""
+        if tensor.scheme is None or tensor.scheme.type.is_half:
+            return 0.0
         count = 0.0
         for use in tensor.uses:
-            if use.use is None or use.use.node in kept_float or not use.form.is_integer:
+            if use.use is None or use.use.node in kept_float:
                 continue
+            count += math.prod(tensor.shape)
             node = use.use.node
-            if node.op_type == "Conv" or node.inputs[0] is None:
-                continue
-            rows = self.elements.get(node.inputs[0], 0)
-            channels = [tensor.shape[axis] for axis in tensor.channel_axes]
-            count += rows * math.prod(channels)
+            if use.form.is_integer and node.op_type != "Conv" and node.inputs[0] is not None:
+                rows = self.elements.get(node.inputs[0], 0)
+                count += rows * math.prod(tensor.shape[axis] for axis in tensor.channel_axes)
         return count
 
 

@@ -27,6 +27,8 @@ def quantize_static(
     accuracy: str | None = None,
     min_sqnr: float | None = None,
     min_agreement: float | None = None,
+    max_accuracy_drop: float | None = None,
+    labels: str | os.PathLike[str] | None = None,
     time_limit: float | None = None,
     method: str = "auto",
     percentile: float = 99.99,
@@ -65,6 +67,9 @@ def quantize_static(
         accuracy: fast, balanced or best; None for balanced, or for fast with ``ranges``.
         min_sqnr: in dB, on samples held back; layers are kept in float until it is reached.
         min_agreement: the same for the share of places with the same largest score, in percent.
+        max_accuracy_drop: the same for top-1 accuracy on labels, in points; without labels for
+            places that disagree, in percent.
+        labels: file with the classes of the samples; None to look beside them.
         time_limit: in seconds, for the search of what to keep in float.
         method: auto, minmax, percentile, entropy or mse.
         percentile: for the method of that name, in percent.
@@ -129,7 +134,11 @@ def quantize_static(
         range_options=RangeOptions(method=method, percentile=percentile),
         accuracy=accuracy,
         budget=Budget.parse(
-            min_sqnr_db=min_sqnr, min_agreement_percent=min_agreement, time_limit_s=time_limit
+            min_sqnr_db=min_sqnr,
+            min_agreement_percent=min_agreement,
+            max_accuracy_drop=max_accuracy_drop,
+            labels=optional_path(labels),
+            time_limit_s=time_limit,
         ),
         range_files=RangeFiles(load=optional_path(ranges), save=optional_path(save_ranges)),
         force=force,

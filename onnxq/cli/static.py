@@ -39,6 +39,18 @@ RANGES = combine(
         help="The same for the share of places with the same largest score, in percent.",
     ),
     click.option(
+        "--max-accuracy-drop",
+        type=float,
+        metavar="POINTS",
+        help="The same for top-1 accuracy on labels; without labels, for disagreement with float.",
+    ),
+    click.option(
+        "--labels",
+        type=click.Path(path_type=Path, readable=False),
+        metavar="FILE",
+        help="Classes of the samples, for that; .json or .csv.  [default: found beside them]",
+    ),
+    click.option(
         "--time-limit",
         type=float,
         metavar="SECONDS",

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from onnxq.algorithms.recipe import Recipe
 from onnxq.errors import UsageError
-from onnxq.pipelines.budget import Budget, TradeOff, meet_budget
+from onnxq.pipelines.budget import Budget, TradeOff
+from onnxq.pipelines.budget_search import meet_budget
 from onnxq.pipelines.stages import LEVELS, StageReport, Workshop, run_stages
 from onnxq.pipelines.trials import Score, Trials
 from onnxq.samples import Samples, calibration_part

@@ -190,6 +190,7 @@ class _Job:
             staged=staged,
             evaluation=evaluation,
             progress=self.progress,
+            labels=self.budget.find_labels(None if self.samples is None else self.samples.folder),
         )
 
     @property

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from onnxq.algorithms.recipe import Recipe, apply_recipe
+from onnxq.comparison.labels import Labels
+from onnxq.comparison.scoring import LabelScorer
 from onnxq.errors import ExecutionError, VerificationError
 from onnxq.graph.files import ModelFile
 from onnxq.graph.output import Output, write_model
@@ -35,10 +37,13 @@ class Score:
             logits. -infinity where the model failed.
         agreement: the lowest share of places where an output that holds scores has its largest at
             the same index; None if there is none.
+        accuracy_drop: top-1 accuracy of the float model less that of this one, in points; without
+            labels the share of places where they disagree. None if neither can be told.
     """
 
     sqnr_db: float
     agreement: float | None = None
+    accuracy_drop: float | None = None
 
     @property
     def finite_db(self) -> float | None:
@@ -59,6 +64,7 @@ class Trials:
         evaluation: the samples.
         progress: shows it.
         limit: use so many of them; None for all.
+        labels: classes of samples; None without.
     """
 
     file: ModelFile
@@ -66,6 +72,7 @@ class Trials:
     evaluation: Part
     progress: Progress
     limit: int | None = None
+    labels: Labels | None = None
 
     def write(self, recipe: Recipe, output: Output) -> None:
         """Write the quantized model of a recipe.
@@ -92,6 +99,8 @@ class Trials:
     def _measure(self, recipes: Mapping[str, Recipe], label: str, folder: Path) -> dict[str, Score]:
         reference = Session(self.file.path, lean=True)
         comparisons = {}
+        labels = self.labels
+        scorers = {} if labels is None else {name: LabelScorer(labels) for name in recipes}
         errors = {name: _Errors(find_sigmoid_outputs(self.file.model.graph)) for name in recipes}
         for number, (name, recipe) in enumerate(recipes.items()):
             output = Output(self.staged.path, folder / str(number) / self.staged.path.name)
@@ -103,18 +112,27 @@ class Trials:
                 continue
             comparisons[name] = Comparison(reference, session)
         evaluation = self.evaluation
-        read = islice(evaluation.read(reference.inputs), self.limit)
-        for feeds in self.progress(label)(read, evaluation.count):
-            expected = reference.run(feeds)
+        read = islice(evaluation.read_samples(reference.inputs), self.limit)
+        for sample in self.progress(label)(read, evaluation.count):
+            expected = reference.run(sample.feeds)
             for name, comparison in list(comparisons.items()):
                 try:
-                    measured = comparison.add(feeds, expected)
+                    measured = comparison.add(sample.feeds, expected)
                 except VerificationError:
                     del comparisons[name]
                     continue
                 errors[name].add(reference.output_names, expected, measured)
+                if name in scorers:
+                    names = reference.output_names
+                    scorers[name].add(
+                        sample,
+                        dict(zip(names, expected, strict=True)),
+                        dict(zip(names, measured, strict=True)),
+                    )
         return {
-            name: _score(comparisons[name], errors[name]) if name in comparisons else FAILED
+            name: _score(comparisons[name], errors[name], scorers.get(name))
+            if name in comparisons
+            else FAILED
             for name in recipes
         }
 
@@ -144,6 +162,11 @@ class _Errors:
         return mean_sqnr_db(self._found.values())
 
 
-def _score(comparison: Comparison, errors: _Errors) -> Score:
+def _score(comparison: Comparison, errors: _Errors, scorer: LabelScorer | None) -> Score:
     shares = [one.agreement for one in comparison.results() if one.agreement is not None]
-    return Score(errors.sqnr_db, min(shares, default=None))
+    agreement = min(shares, default=None)
+    drop = None if agreement is None else 100.0 * (1.0 - agreement)
+    metrics = () if scorer is None else scorer.results()
+    if metrics:
+        drop = 100.0 * (metrics[0].float_value - metrics[0].quantized_value)
+    return Score(errors.sqnr_db, agreement, drop)
