@@ -79,9 +79,14 @@ def print_trade_off(console: Console, report: CalibrationReport) -> None:
             "" if point.sqnr_db is None else f"{point.sqnr_db:.2f} dB",
             "" if point.agreement is None else f"{100 * point.agreement:.2f} %",
             f"{100 * point.kept_gain:.0f} %",
-            escape(("meets the budget: " if point.is_met else "") + ", ".join(point.kept_float)),
+            escape(("meets the budget: " if point.is_met else "") + _list(point.kept_float)),
         )
     console.print(table)
+
+
+def _list(names: tuple[str, ...], most: int = 4) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def print_stages(console: Console, report: CalibrationReport) -> None:
