@@ -59,9 +59,12 @@ def test_it_agrees_with_the_kernel_of_the_operating_system() -> None:
 
 
 def test_it_is_quick_and_asked_once() -> None:
-    adds_products_exactly.cache_clear()
-    start = time.process_time()
-    first = adds_products_exactly()
-    assert time.process_time() - start < 0.5
+    seconds = []
+    for _ in range(5):
+        adds_products_exactly.cache_clear()
+        start = time.process_time()
+        first = adds_products_exactly()
+        seconds.append(time.process_time() - start)
+    assert min(seconds) < 0.05
     assert adds_products_exactly() is first
     assert adds_products_exactly.cache_info().misses == 1
