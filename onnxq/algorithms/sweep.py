@@ -22,6 +22,8 @@ from onnxq.algorithms.segments import Segment, SegmentModel, cut_before
 from onnxq.algorithms.store import ActivationStore
 from onnxq.apply.weights import compute_elements, parameters_of
 from onnxq.calibration import Range, resolve_ranges
+from onnxq.graph.constants import release
+from onnxq.graph.offload import offload_array
 from onnxq.numerics.activations import simulate_at_run_time
 from onnxq.numerics.affine import Array, Parameters, dequantize, quantize
 from onnxq.plan import ActivationPlan, TensorPlan
@@ -88,6 +90,7 @@ def sweep(
     visit: Visit,
     *,
     folder: Path,
+    results: Path,
     track: Track,
     restarts: Collection[ir.Node] = (),
 ) -> Recipe:
@@ -98,6 +101,7 @@ def sweep(
         feeds: the inputs of each sample.
         visit: looks at a layer, and says what to change.
         folder: for temporary files.
+        results: folder for the weights that were chosen; must outlive the result.
         track: shows progress over layers.
         restarts: layers before which the quantized model is put back to the activations of the
             float model, so that what follows shows its own errors only.
@@ -110,7 +114,7 @@ def sweep(
     if not layers:
         return recipe
     segments = cut_before(graph, [layer.node for layer in layers])
-    run = _Run(recipe, folder)
+    run = _Run(recipe, folder, results)
     run.start(feeds)
     for segment, layer in track(zip(segments, layers, strict=False), len(layers)):
         run.advance(segment)
@@ -124,6 +128,7 @@ def sweep(
 class _Run:
     recipe: Recipe
     folder: Path
+    results: Path
     samples: int = 0
 
     def __post_init__(self) -> None:
@@ -218,7 +223,9 @@ class _Run:
             self._tensors[value] = change.tensor
         tensor = self._tensors[value]
         if change.weight is not None and tensor.statistics is not None:
-            tuned = TunedWeight(ir.Tensor(change.weight), tensor.statistics)
+            name = value.name or "weight"
+            stored = offload_array(change.weight, self.results, name=name)
+            tuned = TunedWeight(stored, tensor.statistics)
             recipe = replace(recipe, weights={**recipe.weights, value: tuned})
         if change.bias is not None and layer.bias_place is not None:
             recipe = replace(recipe, biases={**recipe.biases, layer.bias_place: change.bias})
@@ -244,7 +251,9 @@ class _Run:
     def _read_quantized(self, value: ir.Value, tensor: TensorPlan) -> Array:
         tuned = self.recipe.weights.get(value)
         if tuned is not None:
-            return tuned.tensor.numpy()
+            array = np.array(tuned.tensor.numpy())
+            release(tuned.tensor)
+            return array
         return simulate_weight(tensor)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -39,6 +40,33 @@ def offload_weights(model: ir.Model, folder: Path) -> None:
     for graph in model.graphs():
         for value in graph.initializers.values():
             value.const_value = _copy_small(value.const_value)
+
+
+def offload_array(array: np.ndarray[Any, Any], folder: Path, *, name: str) -> ir.TensorProtocol:
+    """A tensor in the file of weights of a folder, at its end; small ones stay in memory.
+
+    Args:
+        array: its elements.
+        folder: must outlive the tensor.
+        name: of the tensor.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    if array.nbytes < OFFLOADED_TENSOR_BYTES:
+        return ir.Tensor(array, name=name)
+    with (folder / WEIGHTS_NAME).open("ab") as stream:
+        offset = stream.tell()
+        stream.write(np.ascontiguousarray(array).tobytes())
+    return ir.ExternalTensor(
+        WEIGHTS_NAME,
+        offset,
+        array.nbytes,
+        ir.DataType.from_numpy(array.dtype),
+        shape=ir.Shape(array.shape),
+        name=name,
+        base_dir=str(folder),
+    )
 
 
 def include_weights(model: ir.Model) -> None:

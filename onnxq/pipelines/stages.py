@@ -7,6 +7,7 @@ on samples that calibration has not seen: what a search gains on its own samples
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -103,12 +104,14 @@ class Workshop:
         """One sweep over the layers."""
         folder = self.folder / "sweep"
         folder.mkdir()
+        results = Path(tempfile.mkdtemp(prefix="tuned-", dir=self.folder))
         try:
             return sweep(
                 recipe,
                 self.read_feeds(recipe),
                 visit,
                 folder=folder,
+                results=results,
                 track=self.progress(label),
                 restarts=restarts,
             )
