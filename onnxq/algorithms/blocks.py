@@ -201,6 +201,8 @@ def count_elements(recipe: Recipe, feeds: Feeds, path: Path) -> dict[ir.Value, i
         for value in dict.fromkeys(wanted)
         if value.graph is graph and value.const_value is None
     ]
+    if not values:
+        return {}
     copy = copy_model(recipe.model)
     names = Names(copy.model)
     copy.model.graph.outputs.clear()

@@ -214,6 +214,12 @@ class SegmentModel:
     def _add(self, array: Array) -> ir.Value:
         return add_initializer(self._graph, ir.Tensor(array), self._names.new_value("onnxq_number"))
 
+    def finish(self) -> ir.Model:
+        """The model, ready to be saved."""
+        self._graph.sort()
+        include_weights(self.model)
+        return self.model
+
     def open(self, path: Path, feeds: Mapping[str, Array]) -> Session:
         """Save the model and load it.
 
@@ -228,10 +234,8 @@ class SegmentModel:
             array = feeds[value.name or ""]
             value.type = ir.TensorType(ir.DataType.from_numpy(array.dtype))
             value.shape = ir.Shape([None] * array.ndim)
-        self._graph.sort()
-        include_weights(self.model)
         ir.save(
-            self.model,
+            self.finish(),
             path,
             external_data=f"{path.name}.data",
             size_threshold_bytes=OFFLOADED_TENSOR_BYTES,

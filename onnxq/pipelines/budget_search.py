@@ -43,9 +43,9 @@ def meet_budget(
     Raises:
         BudgetError: no set of blocks that leaves anything in integers meets it.
     """
-    search = _Search(budget, workshop, recipe, score)
     if budget.is_met(score):
         return recipe, ()
+    search = _Search(budget, workshop, recipe, score)
     best = search.run()
     return best, tuple(search.curve)
 

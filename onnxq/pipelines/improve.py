@@ -16,9 +16,9 @@ from onnxq.samples import Samples, calibration_part
 
 DEFAULT_LEVEL = "balanced"
 
-BETTER_BY_DB = 0.25
+BETTER_BY_DB = 1.0
 """Of two methods that are this close on a few samples held back, either may be the better one; then
-the earlier of ``AUTO_METHODS`` stays."""
+the earlier of ``AUTO_METHODS`` stays, which clips less of what other samples may need."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,12 @@ def improve(
     calibrated = bool(recipes[first].ranges)
     if (len(recipes) == 1 or not calibrated) and not stages and not budget.is_set:
         return Improved(recipes[first], first)
-    tried = recipes if calibrated else {first: recipes[first]}
-    scores = trials.measure(tried, "choosing ranges")
-    method = _choose_method(scores)
+    scores: Mapping[str, Score] = {}
+    method = first
+    if len(recipes) > 1 and calibrated:
+        scores = _measure_methods(recipes, trials)
+        method = _choose_method(scores)
+    score = trials.measure({method: recipes[method]}, "measuring")[method]
     workshop = Workshop(
         part=calibration_part(samples),
         method=method,
@@ -100,10 +103,18 @@ def improve(
         folder=folder,
         progress=trials.progress,
     )
-    recipe, score, reports = run_stages(stages, workshop, recipes[method], scores[method])
+    recipe, score, reports = run_stages(stages, workshop, recipes[method], score)
     recipe, curve = meet_budget(budget, workshop, recipe, score)
-    found = tuple((name, score.finite_db) for name, score in scores.items())
-    return Improved(recipe, method, found if len(tried) > 1 else (), reports, curve)
+    found = tuple((name, one.finite_db) for name, one in scores.items())
+    return Improved(recipe, method, found, reports, curve)
+
+
+def _measure_methods(recipes: Mapping[str, Recipe], trials: Trials) -> Mapping[str, Score]:
+    """Of the activations alone, where these can be told apart from the weights."""
+    scores = trials.measure_activations(recipes, "choosing ranges")
+    if all(score.finite_db is None for score in scores.values()):
+        return trials.measure(recipes, "choosing ranges")
+    return scores
 
 
 def _choose_method(scores: Mapping[str, Score]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -11,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxq.algorithms.recipe import Recipe, apply_recipe
+from onnxq.algorithms.simulation import simulate_activations
 from onnxq.comparison.labels import Labels
 from onnxq.comparison.scoring import LabelScorer
 from onnxq.errors import ExecutionError, VerificationError
@@ -74,40 +77,69 @@ class Trials:
     limit: int | None = None
     labels: Labels | None = None
 
-    def write(self, recipe: Recipe, output: Output) -> None:
-        """Write the quantized model of a recipe.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
-        model = apply_recipe(recipe)
-        write_model(replace(self.file, model=model), output, force=True)
-
     def measure(self, recipes: Mapping[str, Recipe], label: str) -> dict[str, Score]:
-        """How each recipe does; the float model is run once for all.
+        """How each recipe does, as it would be written; the float model is run once for all.
 
         Args:
             recipes: by a name for each.
             label: of the progress.
+
+        Raises:
+            OutputError: a model cannot be written.
         """
+        return self._measure(recipes, label, apply_recipe)
+
+    def measure_activations(self, recipes: Mapping[str, Recipe], label: str) -> dict[str, Score]:
+        """How the activations of each recipe do, with the weights of the float model.
+
+        Args:
+            recipes: by a name for each.
+            label: of the progress.
+
+        Raises:
+            OutputError: a model cannot be written.
+        """
+        return self._measure(recipes, label, simulate_activations, keeps_float_layers=True)
+
+    def _measure(
+        self,
+        recipes: Mapping[str, Recipe],
+        label: str,
+        make: Callable[[Recipe], ir.Model],
+        *,
+        keeps_float_layers: bool = False,
+    ) -> dict[str, Score]:
         folder = self.staged.staged_path.parent / "trials"
+
+        def open_session(recipe: Recipe) -> Session:
+            path = self._write(make(recipe), Path(tempfile.mkdtemp(dir=folder)))
+            return Session(path, lean=True, keeps_float_layers=keeps_float_layers)
+
+        folder.mkdir()
         try:
-            return self._measure(recipes, label, folder)
+            return self._compare(recipes, label, open_session)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _measure(self, recipes: Mapping[str, Recipe], label: str, folder: Path) -> dict[str, Score]:
+    def _write(self, model: ir.Model, folder: Path) -> Path:
+        output = Output(self.staged.path, folder / self.staged.path.name)
+        write_model(replace(self.file, model=model), output, force=True)
+        return output.staged_path
+
+    def _compare(
+        self,
+        recipes: Mapping[str, Recipe],
+        label: str,
+        open_session: Callable[[Recipe], Session],
+    ) -> dict[str, Score]:
         reference = Session(self.file.path, lean=True)
         comparisons = {}
         labels = self.labels
         scorers = {} if labels is None else {name: LabelScorer(labels) for name in recipes}
         errors = {name: _Errors(find_sigmoid_outputs(self.file.model.graph)) for name in recipes}
-        for number, (name, recipe) in enumerate(recipes.items()):
-            output = Output(self.staged.path, folder / str(number) / self.staged.path.name)
-            output.staged_path.parent.mkdir(parents=True)
-            self.write(recipe, output)
+        for name, recipe in recipes.items():
             try:
-                session = Session(output.staged_path, lean=True)
+                session = open_session(recipe)
             except ExecutionError:
                 continue
             comparisons[name] = Comparison(reference, session)
