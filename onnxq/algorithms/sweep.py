@@ -62,6 +62,15 @@ class LayerSample:
     output: ActivationPlan | None
     ranges: Mapping[ir.Value, Range]
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether there are rows, all of numbers: a mask of infinities has no moments."""
+        return bool(
+            self.float_rows.shape[1]
+            and np.isfinite(self.float_rows).all()
+            and np.isfinite(self.quantized_rows).all()
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerChange:
@@ -120,7 +129,9 @@ def sweep(
         run.advance(segment)
         if layer.node in restarts:
             run.restart()
-        run.change(layer, visit(run.sample(layer)))
+        sample = run.sample(layer)
+        if sample.is_usable:
+            run.change(layer, visit(sample))
     return run.recipe
 
 
