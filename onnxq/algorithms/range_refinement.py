@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from onnxq.algorithms.sweep import LayerChange, LayerSample
+from onnxq.algorithms.visits import LayerChange, LayerSample
 from onnxq.calibration import Range
 from onnxq.numerics.activations import choose_activation_parameters
 from onnxq.numerics.affine import Array, dequantize, quantize

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxq.algorithms.sweep import LayerChange, LayerSample
+from onnxq.algorithms.visits import LayerChange, LayerSample
 from onnxq.apply.weights import parameters_of, scheme_of
 from onnxq.numerics.ada_round import round_adaptively
 from onnxq.numerics.affine import Array

@@ -20,8 +20,9 @@ from onnxq.algorithms.layers import Keep, Layer, find_layers
 from onnxq.algorithms.recipe import Recipe, TunedWeight
 from onnxq.algorithms.segments import Segment, SegmentModel, cut_before
 from onnxq.algorithms.store import ActivationStore
+from onnxq.algorithms.visits import LayerChange, LayerSample, Visit
 from onnxq.apply.weights import compute_elements, parameters_of
-from onnxq.calibration import Range, resolve_ranges
+from onnxq.calibration import resolve_ranges
 from onnxq.graph.constants import release
 from onnxq.graph.offload import offload_array
 from onnxq.numerics.activations import simulate_at_run_time
@@ -40,56 +41,6 @@ MOST_ROW_ELEMENTS = 1 << 23
 """Elements in them: 32 MB of float32 for each of the two models."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LayerSample:
-    """What one layer reads, and how it stands.
-
-    Attributes:
-        layer: the layer.
-        float_rows: its input in the float model, as rows; shape [groups, rows, inputs].
-        quantized_rows: the same places in the quantized model.
-        tensor: the plan for its weight, with the ranges of its scales as they are now.
-        stored_weight: the real values of the weight as it would be stored now.
-        output: the activation plan of its output, behind its Relu or Clip; None if it stays float.
-        ranges: of all activations.
-    """
-
-    layer: Layer
-    float_rows: Array
-    quantized_rows: Array
-    tensor: TensorPlan
-    stored_weight: Array
-    output: ActivationPlan | None
-    ranges: Mapping[ir.Value, Range]
-
-    @property
-    def is_usable(self) -> bool:
-        """Whether there are rows, all of numbers: a mask of infinities has no moments."""
-        return bool(
-            self.float_rows.shape[1]
-            and np.isfinite(self.float_rows).all()
-            and np.isfinite(self.quantized_rows).all()
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerChange:
-    """What to change at one layer; None for what stays.
-
-    Attributes:
-        weight: integers on the grid of the scales, in the axes of the model, as real values.
-        tensor: the plan for the weight where its scales change.
-        bias: one value a channel.
-        range: of its output.
-    """
-
-    weight: Array | None = None
-    tensor: TensorPlan | None = None
-    bias: Array | None = None
-    range: Range | None = None
-
-
-Visit = Callable[[LayerSample], LayerChange]
 Track = Callable[[Iterable[Any], int | None], Iterable[Any]]
 
 

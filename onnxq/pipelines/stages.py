@@ -22,7 +22,8 @@ from onnxq.algorithms.range_refinement import RangeSearch
 from onnxq.algorithms.recipe import Recipe
 from onnxq.algorithms.rounding import MOST_BITS_TO_SHRINK, Rounding, correct_only
 from onnxq.algorithms.smoothing import observe_channels, smooth
-from onnxq.algorithms.sweep import Visit, sweep
+from onnxq.algorithms.sweep import sweep
+from onnxq.algorithms.visits import Visit
 from onnxq.calibration import add_probes, choose_ranges, observe, write_probed
 from onnxq.errors import ExecutionError
 from onnxq.pipelines.calibrate import Progress
