@@ -19,6 +19,10 @@ from onnxq.plan import TensorPlan
 ROWS_OF_MEANS = 1024
 """That a mean is taken over: of differences, whose spread is small."""
 
+ADAPTIVE_ITERATIONS = 1000
+MOST_ADAPTIVE_PRODUCTS = 10**11
+"""Multiplications for one layer, some seconds of one core; larger layers do without AdaRound."""
+
 MOST_BITS_TO_SHRINK = 4
 """With more bits clipping a weight costs more than its smaller steps gain."""
 
@@ -82,7 +86,8 @@ class Rounding:
             damping=self.damping,
             sweeps=self.sweeps,
         )
-        if self.adaptive:
+        products = ADAPTIVE_ITERATIONS * target.size * target.shape[2]
+        if self.adaptive and products <= MOST_ADAPTIVE_PRODUCTS:
             integers = round_adaptively(
                 target,
                 hessian,
@@ -92,6 +97,7 @@ class Rounding:
                 quantized_min=low,
                 quantized_max=high,
                 damping=self.damping,
+                iterations=ADAPTIVE_ITERATIONS,
             )
         real: Array = (integers - zero_point).astype(np.float32) * scale
         return real
