@@ -12,6 +12,7 @@ from onnxq.pipelines.common import (
     prepare_model,
 )
 from onnxq.pipelines.dynamic import run_dynamic
+from onnxq.pipelines.improve import choose_level
 from onnxq.pipelines.processor import adapt_target, note_products
 from onnxq.pipelines.range_options import RangeFiles, RangeOptions
 from onnxq.pipelines.static import run_static
@@ -25,6 +26,7 @@ __all__ = [
     "RangeFiles",
     "RangeOptions",
     "adapt_target",
+    "choose_level",
     "default_output",
     "note_products",
     "open_float_model",
