@@ -36,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
         "targets",
     },
     "algorithms": {
-        *("apply", "calibration", "graph", "numerics", "plan", "rules", "runtime"),
+        *("apply", "calibration", "errors", "graph", "numerics", "plan", "rules", "runtime"),
     },
     "verification": {"errors", "numerics", "graph", "runtime", "samples"},
     "comparison": {"errors", "graph", "numerics", "runtime", "samples", "verification"},

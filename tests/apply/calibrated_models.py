@@ -68,7 +68,9 @@ def quantize_static(
     source = save(model, folder / "model.onnx")
     data = save_samples(images() if samples is None else samples, folder / "samples")
     output = folder / "quantized.onnx"
-    result = onnxq.quantize_static(source, data, output, method=method, accuracy=accuracy, **options)
+    result = onnxq.quantize_static(
+        source, data, output, method=method, accuracy=accuracy, **options
+    )
     return Quantized(model, result.output, result)
 
 
