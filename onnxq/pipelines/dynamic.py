@@ -9,7 +9,6 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnxq.apply import apply_plan
-from onnxq.graph.check import explain_damage
 from onnxq.graph.output import publish, stage_output
 from onnxq.pipelines.common import (
     QuantizationResult,
@@ -21,6 +20,7 @@ from onnxq.pipelines.common import (
 )
 from onnxq.pipelines.processor import adapt_target, note_products
 from onnxq.plan import DynamicOptions, Plan, Selection, plan_dynamic
+from onnxq.runtime.damage import explain_damage
 from onnxq.samples import SampleFolder
 from onnxq.targets import Target
 from onnxq.verification import Track, find_hints, verify

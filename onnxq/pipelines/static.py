@@ -12,7 +12,6 @@ import onnx_ir as ir
 from onnxq.algorithms.recipe import Recipe, apply_recipe
 from onnxq.calibration import fingerprint_model, save_ranges
 from onnxq.errors import UsageError
-from onnxq.graph.check import explain_damage
 from onnxq.graph.files import ModelFile
 from onnxq.graph.offload import offload_weights
 from onnxq.graph.output import Output, publish, stage_output
@@ -40,6 +39,7 @@ from onnxq.pipelines.stages import LEVELS
 from onnxq.pipelines.trials import Trials
 from onnxq.plan import Plan, Selection, StaticOptions, plan_static
 from onnxq.plan.planner import StaticPlanner
+from onnxq.runtime.damage import explain_damage
 from onnxq.runtime.signatures import read_signatures
 from onnxq.samples import Part, Samples, calibration_part, verification_part
 from onnxq.targets import Target
