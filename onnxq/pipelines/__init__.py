@@ -14,6 +14,7 @@ from onnxq.pipelines.common import (
 from onnxq.pipelines.dynamic import run_dynamic
 from onnxq.pipelines.processor import adapt_target, note_products
 from onnxq.pipelines.range_options import RangeFiles, RangeOptions
+from onnxq.pipelines.round_blocks import RoundingReport
 from onnxq.pipelines.static import run_static
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "QuantizationResult",
     "RangeFiles",
     "RangeOptions",
+    "RoundingReport",
     "adapt_target",
     "default_output",
     "note_products",
