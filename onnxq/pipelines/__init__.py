@@ -15,6 +15,7 @@ from onnxq.pipelines.dynamic import run_dynamic
 from onnxq.pipelines.improve import choose_level
 from onnxq.pipelines.processor import adapt_target, note_products
 from onnxq.pipelines.range_options import RangeFiles, RangeOptions
+from onnxq.pipelines.round_blocks import RoundingReport
 from onnxq.pipelines.static import run_static
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "QuantizationResult",
     "RangeFiles",
     "RangeOptions",
+    "RoundingReport",
     "adapt_target",
     "choose_level",
     "default_output",
