@@ -19,9 +19,9 @@ from onnxq.plan import TensorPlan
 ROWS_OF_MEANS = 1024
 """That a mean is taken over: of differences, whose spread is small."""
 
-ADAPTIVE_ITERATIONS = 1000
-MOST_ADAPTIVE_PRODUCTS = 10**11
-"""Multiplications for one layer, some seconds of one core; larger layers do without AdaRound."""
+ADAPTIVE_ITERATIONS = 500
+MOST_ADAPTIVE_PRODUCTS = 2 * 10**10
+"""Multiplications for one layer, a second of one core; larger layers do without AdaRound."""
 
 MOST_BITS_TO_SHRINK = 4
 """With more bits clipping a weight costs more than its smaller steps gain."""

@@ -187,7 +187,7 @@ def _smooth(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
 
 
 def _round_quickly(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
-    visit = Rounding(shift=_has_few_bits(recipe), sweeps=2, most_inputs=MOST_INPUTS)
+    visit = Rounding(shift=_has_few_bits(recipe), sweeps=0, most_inputs=MOST_INPUTS)
     return {"second-order rounding": workshop.sweep(recipe, visit, "second-order rounding")}
 
 
