@@ -75,6 +75,6 @@ def run_measured(command: Sequence[str]) -> Measured:
         )
 
 
-def run_script(name: str, *arguments: str) -> Measured:
-    """Run a Python script of this folder in a fresh interpreter."""
-    return run_measured([sys.executable, str(FOLDER / name), *arguments])
+def run_script(name: str, *arguments: str, python: str | None = None) -> Measured:
+    """Run a Python script of this folder in a fresh interpreter, by default this one again."""
+    return run_measured([python or sys.executable, str(FOLDER / name), *arguments])

@@ -3,8 +3,8 @@
 python benchmarks/quantize_once.py SETTING MODEL OUT [CALIB_DIR]   (SETTING: a name in settings.py)
 
 The other scripts start it in fresh processes. The last line of its output is JSON: ``call_cpu_s``,
-CPU time of the call after all imports, ``steps``, CPU time of each step of onnxq's pipeline, or
-``error``.
+CPU time of the call after all imports, ``steps``, CPU time of each step of onnxq dynamic,
+``stages``, what each stage of onnxq static did, or ``error``.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import logging
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from exact_products import make_products_exact
 from settings import SETTINGS, Setting, Tool
 
 STEPS = ("open_float_model", "plan_with_opset", "apply_plan", "write_smaller", "verify")
@@ -36,7 +37,7 @@ OPERATORS_WITHOUT_CONV = [
 ]
 
 
-def prepare_onnxq(setting: Setting, model: str, output: str) -> Callable[[], dict[str, float]]:
+def prepare_onnxq(setting: Setting, model: str, output: str) -> Callable[[], dict[str, Any]]:
     """Import onnxq and everything it imports late; the result quantizes and times the steps."""
     import onnxq
     from onnxq.pipelines import dynamic
@@ -58,18 +59,16 @@ def prepare_onnxq(setting: Setting, model: str, output: str) -> Callable[[], dic
     for name in STEPS:
         add_timer(name)
 
-    def call() -> dict[str, float]:
+    def call() -> dict[str, Any]:
         onnxq.quantize_dynamic(
             model, output, weights=setting.weights, storage=setting.storage, force=True
         )
-        return steps
+        return {"steps": steps}
 
     return call
 
 
-def prepare_onnxruntime(
-    setting: Setting, model: str, output: str
-) -> Callable[[], dict[str, float]]:
+def prepare_onnxruntime(setting: Setting, model: str, output: str) -> Callable[[], dict[str, Any]]:
     """Import the quantizer of onnxruntime; the result runs it."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -82,20 +81,55 @@ def prepare_onnxruntime(
             "op_types_to_quantize": OPERATORS_WITHOUT_CONV,
         }
 
-    def call() -> dict[str, float]:
+    def call() -> dict[str, Any]:
         quantize_dynamic(model, output, **options)
         return {}
 
     return call
 
 
-def prepare_onnxq_static(model: str, output: str, samples: str) -> Callable[[], dict[str, float]]:
-    """Import onnxq; the result calibrates with default options."""
+def prepare_onnxq_static(
+    setting: Setting, model: str, output: str, samples: str
+) -> Callable[[], dict[str, Any]]:
+    """Import onnxq; the result quantizes, and tells what each stage did."""
     import onnxq
     from onnxq.pipelines import static as _static  # noqa: F401
 
-    def call() -> dict[str, float]:
-        onnxq.quantize_static(model, samples, output, force=True)
+    def call() -> dict[str, Any]:
+        result = onnxq.quantize_static(
+            model,
+            samples,
+            output,
+            weights=setting.weights,
+            accuracy=setting.accuracy,
+            reduce_range=setting.reduce_range,
+            force=True,
+        )
+        calibration = result.calibration
+        return {"stages": [one.to_json() for one in calibration.stages] if calibration else []}
+
+    return call
+
+
+def prepare_nncf(
+    _setting: Setting, model: str, output: str, samples: str
+) -> Callable[[], dict[str, Any]]:
+    """Import NNCF; the result quantizes with its defaults."""
+    import nncf
+    import numpy as np
+    import onnx
+
+    loaded = onnx.load(model)
+    names = {one.name for one in loaded.graph.input}
+
+    def read(path: Path) -> dict[str, Any]:
+        with np.load(path) as archive:
+            return {name: archive[name] for name in names & set(archive.files)}
+
+    def call() -> dict[str, Any]:
+        paths = sorted(Path(samples).glob("*.npz"))
+        quantized = nncf.quantize(loaded, nncf.Dataset(paths, read), subset_size=len(paths))
+        onnx.save(quantized, output)
         return {}
 
     return call
@@ -115,8 +149,8 @@ def raise_opset(model: str, folder: Path) -> str:
 
 
 def prepare_onnxruntime_static(
-    model: str, output: str, samples: str
-) -> Callable[[], dict[str, float]]:
+    setting: Setting, model: str, output: str, samples: str
+) -> Callable[[], dict[str, Any]]:
     """Import the quantizer of onnxruntime; the result prepares a model as its manual says."""
     import numpy as np
     from onnxruntime import quantization
@@ -134,7 +168,7 @@ def prepare_onnxruntime_static(
             path = next(self.paths, None)
             return None if path is None else dict(np.load(path))
 
-    def call() -> dict[str, float]:
+    def call() -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             source, prepared = raise_opset(model, Path(folder)), str(Path(folder) / "prepared.onnx")
             try:
@@ -147,6 +181,7 @@ def prepare_onnxruntime_static(
                 Reader(),
                 quant_format=quantization.QuantFormat.QDQ,
                 per_channel=True,
+                reduce_range=bool(setting.reduce_range),
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
             )
@@ -155,25 +190,36 @@ def prepare_onnxruntime_static(
     return call
 
 
+PREPARE_STATIC: Mapping[Tool, Callable[..., Callable[[], dict[str, Any]]]] = {
+    Tool.ONNXQ: prepare_onnxq_static,
+    Tool.ONNXRUNTIME: prepare_onnxruntime_static,
+    Tool.NNCF: prepare_nncf,
+}
+PREPARE_DYNAMIC: Mapping[Tool, Callable[..., Callable[[], dict[str, Any]]]] = {
+    Tool.ONNXQ: prepare_onnxq,
+    Tool.ONNXRUNTIME: prepare_onnxruntime,
+}
+
+
 def main() -> int:
     """Run the command line."""
     name, model, output, *samples = sys.argv[1:]
     setting = SETTINGS[name]
-    ours = setting.tool is Tool.ONNXQ
-    if setting.static:
-        prepare_static = prepare_onnxq_static if ours else prepare_onnxruntime_static
-        call = prepare_static(model, output, *samples)
-    else:
-        prepare = prepare_onnxq if ours else prepare_onnxruntime
-        call = prepare(setting, model, output)
+    if setting.exact:
+        make_products_exact()
     start = time.process_time()
     try:
-        steps = call()
+        if setting.static:
+            call = PREPARE_STATIC[setting.tool](setting, model, output, *samples)
+        else:
+            call = PREPARE_DYNAMIC[setting.tool](setting, model, output)
+        start = time.process_time()
+        told = call()
     except Exception as error:  # whatever either tool raises goes into the table
         text = " ".join(str(error).split())
         print(json.dumps({"error": f"{type(error).__name__}: {text}"}))
         return 3
-    print(json.dumps({"call_cpu_s": time.process_time() - start, "steps": steps}))
+    print(json.dumps({"call_cpu_s": time.process_time() - start, **told}))
     return 0
 
 

@@ -159,6 +159,7 @@ def prepare_onnxq(options: argparse.Namespace, timers: Timers) -> Callable[[], d
                 options.samples,
                 Path(folder) / "out.onnx",
                 method=options.method,
+                accuracy="fast",
                 dynamic_matmul=dynamic_matmul,
             )
         calibration = result.calibration

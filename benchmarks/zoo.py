@@ -67,7 +67,7 @@ def find_models(options: argparse.Namespace) -> dict[str, Path]:
     """The models to measure, by name."""
     folder = options.models_dir or options.zoo_dir
     found = {path.parent.name: path for path in sorted(folder.glob("*/model.onnx"))}
-    return {name: path for name, path in found.items() if not options.only or name in options.only}
+    return {name: found[name] for name in options.only or found if name in found}
 
 
 def measure_model(
@@ -91,13 +91,28 @@ def measure_model(
 
 
 def quantize(
-    name: str, model: Path, setting: Setting, folder: Path, samples: Path | None = None
+    name: str,
+    model: Path,
+    setting: Setting,
+    folder: Path,
+    samples: Path | None = None,
+    *,
+    python: str | None = None,
 ) -> Result:
-    """Quantize once, in a process of its own; with ``samples`` where the setting calibrates."""
+    """Quantize once, in a process of its own.
+
+    Args:
+        name: of the model.
+        model: its file.
+        setting: how to quantize it.
+        folder: for the result.
+        samples: folder of those to calibrate on, where the setting does.
+        python: interpreter of an environment that has the tool; None for this one.
+    """
     output = folder / setting.name / "model.onnx"
     output.parent.mkdir()
     arguments = [setting.name, str(model), str(output), *([str(samples)] if samples else [])]
-    process = run_script("quantize_once.py", *arguments)
+    process = run_script("quantize_once.py", *arguments, python=python)
     told = process.read_json()
     result = Result(name, setting, cpu_s=process.cpu_s, peak_bytes=process.peak_bytes)
     if "error" in told:
@@ -105,13 +120,27 @@ def quantize(
         print(f"  {setting.label}: {result.error[:160]}")
     else:
         result.size_bytes = sum(path.stat().st_size for path in output.parent.iterdir())
+        result.stages = told.get("stages", [])
     return result
 
 
 def add_scores(
-    results: list[Result], model: Path, folder: Path, options: argparse.Namespace
+    results: list[Result],
+    model: Path,
+    folder: Path,
+    options: argparse.Namespace,
+    *,
+    exact: bool = False,
 ) -> None:
-    """Accuracy and latency of every result that is there, measured in one process."""
+    """Accuracy and latency of every result that is there, measured in one process.
+
+    Args:
+        results: the float model first.
+        model: the float model.
+        folder: where the results are.
+        options: of the command line.
+        exact: measure accuracy alone, on arithmetic without saturation.
+    """
     data = options.zoo_dir / results[0].model
     labels = data / "labels.json"
     arguments = [str(model), str(data / "eval")]
@@ -122,6 +151,7 @@ def add_scores(
     ]
     arguments += ["--labels", str(labels)] if labels.exists() else []
     arguments += ["--rounds", str(options.rounds), "--budget", str(options.budget)]
+    arguments += ["--exact"] if exact else []
     scores = run_script("score_models.py", *arguments).read_json()
     if "error" in scores:
         print(f"  scoring failed: {scores['error']}")

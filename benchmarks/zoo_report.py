@@ -54,6 +54,7 @@ class Result:
         error: why there is no result.
         score: what score_models.py found.
         main_output: the output that matters most; None for the first.
+        stages: what each stage of onnxq static did.
     """
 
     model: str
@@ -64,6 +65,7 @@ class Result:
     error: str = ""
     score: dict[str, Any] = field(default_factory=dict)
     main_output: str | None = None
+    stages: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def label(self) -> str:
