@@ -50,7 +50,7 @@ def quantize_dynamic(
         per_channel: one scale for each output channel; False for one a tensor.
         block_size: elements that share a scale in 4-bit weights; None for the target's default.
         symmetric: None for the default of the type (asymmetric for the unsigned ones).
-        reduce_range: 7-bit weights; None for where this processor adds 8-bit products inexactly
+        reduce_range: 7-bit weights; None for larger scales where this processor adds inexactly
             (x86 without VNNI).
         storage: also store small what no integer kernel reads.
         target: name of a target.

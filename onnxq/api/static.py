@@ -80,7 +80,7 @@ def quantize_static(
         weights: int8, uint8, int4 or int16.
         symmetric: the same for weights; None for the default of the type.
         per_channel: one scale for each output channel of a weight; False for one a tensor.
-        reduce_range: 7-bit weights; None for where this processor adds 8-bit products inexactly
+        reduce_range: 7-bit weights; None for larger scales where this processor adds inexactly
             (x86 without VNNI).
         dynamic_matmul: quantize activations of matrix products between float tensors at run time;
             None for the target's default.

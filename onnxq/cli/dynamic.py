@@ -52,7 +52,7 @@ WEIGHT_TYPES = tuple(one.value for one in WeightType if one is not WeightType.IN
     "--reduce-range/--no-reduce-range",
     default=None,
     help="7-bit weights for integer kernels.  "
-    "[default: where this processor adds 8-bit products inexactly (x86 without VNNI)]",
+    "[default: 8 bits, with larger scales where this processor adds products inexactly]",
 )
 @click.option(
     "--storage/--no-storage",

@@ -120,7 +120,7 @@ TYPES = combine(
         "--reduce-range/--no-reduce-range",
         default=None,
         help="7-bit weights for integer kernels.  "
-        "[default: where this processor adds 8-bit products inexactly (x86 without VNNI)]",
+        "[default: 8 bits, with larger scales where this processor adds products inexactly]",
     ),
     click.option(
         "--dynamic-matmul/--no-dynamic-matmul",

@@ -25,7 +25,7 @@ from tests.apply.calibrated_models import quantize_static, weights
 from tests.apply.quantized import quantize
 from tests.models import float_weight, make_model, save
 
-SEVEN_BITS = "7-bit weights, because this processor adds"
+PAIRS = "scales of weights in which no sum of two products overflows, because"
 EIGHT_BITS = "8-bit weights, whose products this processor adds inexactly"
 
 Processor = Callable[[bool], None]
@@ -67,14 +67,14 @@ def render(result: QuantizationResult) -> str:
 
 
 CASES = pytest.mark.parametrize(
-    ("options", "is_exact", "bits", "note"),
+    ("options", "is_exact", "scheme", "note"),
     [
-        ({}, True, 8, None),
-        ({}, False, 7, SEVEN_BITS),
-        ({"reduce_range": True}, True, 7, None),
-        ({"reduce_range": True}, False, 7, None),
-        ({"reduce_range": False}, True, 8, None),
-        ({"reduce_range": False}, False, 8, EIGHT_BITS),
+        ({}, True, "int8 per channel", None),
+        ({}, False, "int8 per channel in pairs", PAIRS),
+        ({"reduce_range": True}, True, "int8 per channel 7-bit", None),
+        ({"reduce_range": True}, False, "int8 per channel 7-bit", None),
+        ({"reduce_range": False}, True, "int8 per channel", None),
+        ({"reduce_range": False}, False, "int8 per channel", EIGHT_BITS),
     ],
 )
 
@@ -85,7 +85,7 @@ CASES = pytest.mark.parametrize(
 def test_the_processor_decides_unless_the_user_does(
     options: dict[str, Any],
     is_exact: bool,
-    bits: int,
+    scheme: str,
     note: str | None,
     mode: str,
     dry_run: bool,
@@ -97,7 +97,7 @@ def test_the_processor_decides_unless_the_user_does(
         result = quantize(matmul(), tmp_path, dry_run=dry_run, **options).result
     else:
         result = quantize_static(convolutions(), tmp_path, dry_run=dry_run, **options).result
-    assert schemes(result) == {"int8 per channel" + ("" if bits == 8 else " 7-bit")}
+    assert schemes(result) == {scheme}
     assert result.to_json()["notes"] == list(result.notes)
     lines = [line for line in render(result).splitlines() if line.startswith("note: ")]
     assert len(result.notes) == len(lines) == (note is not None)
@@ -127,10 +127,10 @@ def test_an_inspection_says_it_too(plan: str, pretend: Processor, tmp_path: Path
         pretend(is_exact)
         found = onnxq.inspect(path, plan=plan)
         assert found.plan is not None
-        assert str(found.plan.tensors[0].scheme).endswith("7-bit") is not is_exact
+        assert str(found.plan.tensors[0].scheme).endswith("in pairs") is not is_exact
         stream = io.StringIO()
         print_inspection(Console(file=stream, width=200), found)
-        assert (SEVEN_BITS in stream.getvalue()) is not is_exact
+        assert (PAIRS in stream.getvalue()) is not is_exact
         assert len(found.to_json()["notes"]) == (not is_exact)
     assert onnxq.inspect(path).notes == ()
 

@@ -100,16 +100,16 @@ class TestMatrices:
     @pytest.mark.parametrize(
         ("options", "scheme"),
         [
-            ({}, "int8 per channel 7-bit"),
+            ({}, "int8 per channel in pairs"),
             ({"reduce_range": False}, "int8 per channel"),
-            ({"per_channel": False}, "int8 per tensor 7-bit"),
+            ({"per_channel": False}, "int8 per tensor in pairs"),
             ({"weights": "uint8"}, "uint8 per channel asymmetric"),
             ({"weights": "uint8", "reduce_range": True}, "uint8 per channel asymmetric 7-bit"),
             ({"weights": "int4"}, "int4 blocks of 128"),
             ({"weights": "fp16"}, "fp16"),
         ],
     )
-    def test_seven_bits_where_products_are_added_inexactly(
+    def test_limited_pairs_where_products_are_added_inexactly(
         self, options: dict[str, object], scheme: str, rng: np.random.Generator
     ) -> None:
         model = matmul_model(float_weight(rng, (128, 64)))

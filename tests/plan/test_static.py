@@ -90,7 +90,7 @@ class TestWeights:
         ("options", "is_exact", "scheme"),
         [
             ({}, True, "int8 per channel"),
-            ({}, False, "int8 per channel 7-bit"),
+            ({}, False, "int8 per channel in pairs"),
             ({"reduce_range": False}, False, "int8 per channel"),
             ({"reduce_range": True}, True, "int8 per channel 7-bit"),
             ({"weights": "uint8"}, False, "uint8 per channel asymmetric"),
@@ -99,7 +99,7 @@ class TestWeights:
             ({"activations": SIXTEEN_BITS}, False, "int8 per channel"),
         ],
     )
-    def test_seven_bits_where_products_are_added_inexactly(
+    def test_limited_pairs_where_products_are_added_inexactly(
         self, options: dict[str, Any], is_exact: bool, scheme: str
     ) -> None:
         target = replace(ONNX, adds_products_exactly=is_exact)
@@ -112,23 +112,26 @@ class TestWeights:
             "[a] p = Conv(x, k1) [dw] q = Conv<group = 32>(p, dw1) [c] r = Conv(q, k2) "
             "[free] s = Conv(r, k3) [end] y = Neg(s)"
         )
-        asked: tuple[dict[str, Any], ...] = ({"target": INEXACT}, {"reduce_range": True})
-        for options in asked:
+        asked: tuple[tuple[dict[str, Any], str], ...] = (
+            ({"target": INEXACT}, "int8 per channel in pairs"),
+            ({"reduce_range": True}, "int8 per channel 7-bit"),
+        )
+        for options, scheme in asked:
             plan = static_plan(static_model(nodes), refused={"free": "for the test"}, **options)
             assert {one.name: str(one.scheme) for one in plan.tensors} == {
-                "k1": "int8 per channel 7-bit",
+                "k1": scheme,
                 "dw1": "int8 per channel",
-                "k2": "int8 per channel 7-bit",
+                "k2": scheme,
                 "k3": "int8 per channel",
             }
 
-    def test_seven_bits_of_what_is_not_calibrated(self) -> None:
+    def test_limited_pairs_of_what_is_not_calibrated(self) -> None:
         """Also beside types that have no 7-bit form."""
         model = static_model("[mm] y = MatMul(x, m1)", "float[N, 128] x")
         for weights in ("int8", "int4", "uint8"):
             (found,) = static_plan(model, target=INEXACT, weights=weights).tensors
             assert found.best_form is Form.INTEGER_MATMUL
-            assert str(found.scheme) == "int8 per channel 7-bit"
+            assert str(found.scheme) == "int8 per channel in pairs"
 
     @pytest.mark.parametrize(
         ("transposed", "axes"), [(0, (1,)), (1, (0,))], ids=["plain", "transposed"]
