@@ -85,6 +85,8 @@ class _Search:
     def _search(self) -> None:
         """Allow less and less error until the budget is met, then more again while it is."""
         facts = self._find_facts()
+        if not facts or len(facts) < len(self._blocks):
+            return
         # How much larger the real error is than the estimates add up to.
         factor = _noise(self._score) / max(sum(one.noise for one in facts), TINY)
         failing, meeting = _noise(self._score) / factor, 0.0
@@ -125,10 +127,10 @@ class _Search:
         return min(0.7 * failing, self._budget.allowed_noise / factor)
 
     def _find_facts(self) -> list[BlockFacts]:
-        noises = self._estimate_noises()
+        """Of all blocks, or of the first ones where time is up."""
         return [
-            BlockFacts(noises[block], *self._costs.describe(self._recipe.plan, block))
-            for block in self._blocks
+            BlockFacts(noise, *self._costs.describe(self._recipe.plan, block))
+            for block, noise in self._estimate_noises().items()
         ]
 
     def _estimate_noises(self) -> dict[Block, float]:
@@ -145,6 +147,8 @@ class _Search:
         trials = replace(workshop.trials, evaluation=workshop.part, limit=SENSITIVITY_SAMPLES)
         noises = {}
         for block in workshop.progress("sensitivities")(self._blocks, len(self._blocks)):
+            if time.monotonic() > self._deadline:
+                break
             others = [one for one in self._blocks if one is not block]
             alone = _keep_float(corrected, others)
             noises[block] = _noise(trials.measure({"alone": alone}, "")["alone"])
@@ -176,7 +180,7 @@ class _Search:
 
     def _explain_failure(self) -> str:
         worth = [one for one in self.curve if one.kept_gain > 0.0]
-        best = max(worth, key=lambda one: one.sqnr_db or -math.inf)
+        best = max(worth, key=lambda one: one.sqnr_db or -math.inf, default=self.curve[0])
         score = Score(best.sqnr_db or -math.inf, best.agreement, best.accuracy_drop)
         return (
             f"{self._workshop.trials.file.path}: the budget cannot be met by anything faster than "

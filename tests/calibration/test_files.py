@@ -144,7 +144,11 @@ def folder(tmp_path: Path) -> Path:
 def calibrate(folder: Path, **options: Any) -> Path:
     path = folder / "ranges.json"
     onnxq.quantize_static(
-        folder / "net.onnx", folder / "samples", folder / "one.onnx", save_ranges=path, **options
+        folder / "net.onnx",
+        folder / "samples",
+        folder / "one.onnx",
+        save_ranges=path,
+        **{"accuracy": "fast", **options},
     )
     return path
 

@@ -41,7 +41,12 @@ CALIBRATION_KEYS = {
     "method": str,
     "candidates": list,
     "ranges": list,
+    "accuracy": str,
+    "stages": list,
+    "trade_off": list,
 }
+
+STAGE_KEYS = {"name", "sqnr_db", "gain_db", "kept", "seconds", "note"}
 
 
 @pytest.fixture
@@ -101,6 +106,8 @@ def test_json(net: Path) -> None:
         assert set(one) == {"tensor", "low", "high"}
     for one in found["calibration"]["candidates"]:
         assert set(one) == {"method", "sqnr_db"}
+    assert found["calibration"]["accuracy"] == "balanced"
+    assert all(set(one) == STAGE_KEYS for one in found["calibration"]["stages"])
     assert found["verification"]["optimized_graph"]["integer_nodes"] == {"QLinearConv": 3}
     forms = {one["tensor"]: one["form"] for one in found["plan"]["tensors"]}
     assert forms == {"w1": "calibrated", "w2": "calibrated", "w4": "calibrated"}

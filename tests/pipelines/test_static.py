@@ -78,7 +78,8 @@ def test_clipping_wins_where_outliers_are_rare(tmp_path: Path) -> None:
     assert found.method in ("percentile", "mse")
     assert candidates[found.method] >= max(candidates.values()) - 0.5
     assert candidates[found.method] > candidates["minmax"] + 0.5
-    assert sqnr_db(quantized.result) == pytest.approx(candidates[found.method], abs=1e-6)
+    # Methods are told apart on activations alone; rounding weights adds to that error.
+    assert 20 < sqnr_db(quantized.result) < candidates[found.method]
 
 
 def test_rare_values_that_matter_are_kept(tmp_path: Path) -> None:
@@ -330,7 +331,11 @@ def test_reader_with_saved_ranges(tmp_path: Path) -> None:
     reader.write_text(READER.replace("COUNT", "10"))
     name = f"{reader}:samples"
     one = onnxq.quantize_static(
-        source, output=tmp_path / "one.onnx", reader=name, save_ranges=tmp_path / "ranges.json"
+        source,
+        output=tmp_path / "one.onnx",
+        reader=name,
+        save_ranges=tmp_path / "ranges.json",
+        accuracy="fast",
     )
     two = onnxq.quantize_static(
         source, output=tmp_path / "two.onnx", reader=name, ranges=tmp_path / "ranges.json"

@@ -1,0 +1,172 @@
+"""Stages: kept where they measure better on samples held back, dropped where they do not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import onnxq
+from onnxq.algorithms.recipe import Recipe
+from onnxq.errors import ExecutionError, UsageError
+from onnxq.pipelines import improve, stages
+from onnxq.pipelines.stages import Stage, StageReport, Workshop
+from onnxq.samples import held_back
+from tests.apply.calibrated_models import images, quantize_static, weights
+from tests.apply.quantized import Quantized
+from tests.models import make_model
+
+IMAGE = "float[N, 24, 8, 8]"
+MODEL = make_model(
+    "[a] p = Conv(x, w1, b1) r = Relu(p) [b] q = Conv(r, w2, b2) y = Neg(q)",
+    f"{IMAGE} x",
+    f"{IMAGE} y",
+    weights(w1=(24, 24, 1, 1), b1=(24,), w2=(24, 24, 1, 1), b2=(24,)),
+    opset=21,
+)
+
+
+def _reports(quantized: Quantized) -> dict[str, StageReport]:
+    found = quantized.result.calibration
+    assert found is not None
+    return {one.name: one for one in found.stages}
+
+
+def _use(monkeypatch: pytest.MonkeyPatch, *wanted: Stage) -> None:
+    monkeypatch.setattr(improve, "LEVELS", {**stages.LEVELS, "best": wanted})
+
+
+def _folder(parent: Path, name: str) -> Path:
+    made = parent / name
+    made.mkdir()
+    return made
+
+
+def _widen(_workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
+    ranges = {value: (4 * low, 4 * high) for value, (low, high) in recipe.ranges.items()}
+    return {"wide": replace(recipe, ranges=ranges)}
+
+
+def test_what_is_learnt_by_heart_is_dropped(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ranges that fit the samples to learn from exactly, and clip those that are held back."""
+    samples = images(10)
+    for at in filter(held_back, range(10)):
+        samples[at]["x"] *= np.float32(3)
+    learnt: list[float] = []
+
+    def fit(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
+        ranges = {value: (low / 4, high / 4) for value, (low, high) in recipe.ranges.items()}
+        proposal = replace(recipe, ranges=ranges)
+        trials = replace(workshop.trials, evaluation=workshop.part)
+        scores = trials.measure({"before": recipe, "after": proposal}, "")
+        learnt.append(scores["after"].sqnr_db - scores["before"].sqnr_db)
+        return {"fitted": proposal}
+
+    wide, fitted = Stage("wide", _widen), Stage("fitted", fit)
+    _use(monkeypatch, wide, fitted)
+    found = quantize_static(MODEL, _folder(tmp_path, "both"), samples, accuracy="best")
+    reports = _reports(found)
+    assert reports["wide"].kept
+    assert learnt[0] > 5.0, "on what it was learnt from it is better"
+    gain_db = reports["fitted"].gain_db
+    assert gain_db is not None and gain_db < 0.0
+    assert not reports["fitted"].kept
+    _use(monkeypatch, wide)
+    alone = quantize_static(MODEL, _folder(tmp_path, "one"), samples, accuracy="best")
+    assert found.model.SerializeToString() == alone.model.SerializeToString()
+
+
+def test_the_best_of_several_proposals_is_taken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def propose(_workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
+        return {
+            f"x{factor}": replace(
+                recipe,
+                ranges={
+                    value: (factor * low, factor * high)
+                    for value, (low, high) in recipe.ranges.items()
+                },
+            )
+            for factor in (0.1, 0.5, 8.0)
+        }
+
+    # From ranges that are far too wide.
+    _use(monkeypatch, Stage("wide", _widen), Stage("wide", _widen), Stage("narrow", propose))
+    monkeypatch.setattr(stages, "BETTER_BY_DB", -1000.0)
+    found = _reports(quantize_static(MODEL, tmp_path, images(10), accuracy="best"))
+    assert found["narrow"].note == "x0.1"
+    assert found["narrow"].kept
+
+
+def test_a_stage_that_cannot_run_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(_workshop: Workshop, _recipe: Recipe) -> Mapping[str, Recipe]:
+        raise ExecutionError("model: cannot be run: because", reason="because")
+
+    _use(monkeypatch, Stage("failing", fail))
+    report = _reports(quantize_static(MODEL, tmp_path, images(10), accuracy="best"))["failing"]
+    assert (report.kept, report.sqnr_db, report.note) == (False, None, "because")
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_without_samples_held_back_no_stage_runs(count: int, tmp_path: Path) -> None:
+    found = quantize_static(MODEL, _folder(tmp_path, "best"), images(count), accuracy="best")
+    plain = quantize_static(MODEL, _folder(tmp_path, "fast"), images(count), accuracy="fast")
+    assert _reports(found) == {}
+    assert found.model.SerializeToString() == plain.model.SerializeToString()
+
+
+def test_figures_that_are_infinite_are_null(tmp_path: Path) -> None:
+    """All samples are zeros, so that everything is identical to float."""
+    samples = [{"x": np.zeros((1, 24, 8, 8), np.float32)} for _ in range(10)]
+    model = make_model(
+        "[a] p = Conv(x, w1) r = Relu(p) [b] q = Conv(r, w2) y = Neg(q)",
+        f"{IMAGE} x",
+        f"{IMAGE} y",
+        weights(w1=(24, 24, 1, 1), w2=(24, 24, 1, 1)),
+        opset=21,
+    )
+    found = quantize_static(model, tmp_path, samples, accuracy="balanced")
+    assert not any(one.kept for one in _reports(found).values())
+    json.dumps(found.result.to_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize("level", ["balanced", "best"])
+def test_the_same_input_gives_the_same_bytes(level: str, tmp_path: Path) -> None:
+    one, two = (
+        quantize_static(MODEL, _folder(tmp_path, name), images(10), accuracy=level, weights="int4")
+        for name in ("one", "two")
+    )
+    assert any(report.kept for report in _reports(one).values())
+    assert one.model.SerializeToString() == two.model.SerializeToString()
+
+
+def test_an_unknown_level_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no accuracy 'perfect'; known levels: fast, balanced"):
+        quantize_static(MODEL, tmp_path, accuracy="perfect")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"accuracy": "best"}, {"accuracy": None, "min_sqnr": 20.0}],
+    ids=["accuracy", "budget"],
+)
+def test_saved_ranges_alone_cannot_be_improved(options: dict[str, object], tmp_path: Path) -> None:
+    ranges = tmp_path / "ranges.json"
+    quantize_static(MODEL, tmp_path, save_ranges=ranges)
+    with pytest.raises(UsageError, match="needs samples to measure on"):
+        onnxq.quantize_static(
+            tmp_path / "model.onnx",
+            output=tmp_path / "again.onnx",
+            ranges=ranges,
+            **options,  # type: ignore[arg-type]
+        )
+    assert not (tmp_path / "again.onnx").exists()
