@@ -6,11 +6,12 @@ DEMO_VENV := .venv-demo
 PIP := -m pip install --quiet --disable-pip-version-check
 SAMPLES := mlp cnn lstm transformer
 
-.PHONY: help demo test check fix bench clean
+.PHONY: help demo test test-full check fix bench clean
 
 help:
 	@echo "make demo   quantize the four sample models into build/demo/, one of them with calibration"
 	@echo "make test   run the tests"
+	@echo "make test-full  the same and all of tests/hardening, which takes most of an hour"
 	@echo "make check  lint, format and types, nothing is changed"
 	@echo "make fix    lint and format, files are changed"
 	@echo "make bench  say how the benchmarks are run"
@@ -45,6 +46,9 @@ demo: $(DEMO_VENV)/installed
 
 test: $(VENV)/installed
 	@$(VENV)/bin/python -m pytest -n $(WORKERS)
+
+test-full: $(VENV)/installed
+	@$(VENV)/bin/python -m pytest -n $(WORKERS) -m "full or not full"
 
 check: $(VENV)/installed
 	@$(VENV)/bin/ruff check --quiet .

@@ -9,6 +9,7 @@
      |    +-- AlreadyQuantizedError 3  a second layer of quantization is refused
      |    +-- UnsupportedModelError 3  a valid model that onnxq cannot take
      |    +-- NothingToQuantizeError 1  onnxq ran, and the answer is no
+     +-- BudgetError               1   nothing faster than float is as accurate as was asked for
      +-- DataError                 3   samples that do not fit the model
      +-- OutputError               3   the result cannot be written
      +-- VerificationError         3   the result does not load or run where the original does

@@ -35,6 +35,9 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "graph", "numerics", "plan", "ranges", "rules", "runtime", "samples"),
         "targets",
     },
+    "algorithms": {
+        *("apply", "calibration", "errors", "graph", "numerics", "plan", "rules", "runtime"),
+    },
     "verification": {"errors", "numerics", "graph", "runtime", "samples"},
     "comparison": {"errors", "graph", "numerics", "runtime", "samples", "verification"},
     "pipelines": {
@@ -63,9 +66,10 @@ LIBRARIES: dict[str, set[str]] = {
     "ranges": {"numpy"},
     "calibration": {"numpy", "onnx_ir"},
     "runtime": {"numpy", "ml_dtypes", "onnx", "onnx_ir", "onnxruntime"},
+    "algorithms": {"numpy", "onnx_ir"},
     "verification": {"numpy", "onnx_ir"},
     "comparison": {"numpy", "onnx_ir"},
-    "pipelines": {"onnx_ir"},
+    "pipelines": {"numpy", "onnx_ir"},
     "report": {"jinja2", "numpy", "onnx_ir", "onnx", "onnxruntime", "rich"},
     "runs": {"numpy", "tomli", "tomllib"},
     "cli": {"click", "rich", "tqdm"},

@@ -84,6 +84,8 @@ def _cut(nodes: tuple[CalibratedNode, ...]) -> Iterable[list[CalibratedNode]]:
     for position, node in enumerate(nodes):
         for value in node.one.inputs:
             readers[value] = position
+    layers = [at for at, node in enumerate(nodes) if node.one.rule.weight_index is not None]
+    last_layer = max(layers, default=-1)
     current: list[CalibratedNode] = []
     alive: set[ir.Value] = set()
     for position, node in enumerate(nodes):
@@ -92,8 +94,7 @@ def _cut(nodes: tuple[CalibratedNode, ...]) -> Iterable[list[CalibratedNode]]:
             alive.update(node.one.outputs)
         alive = {value for value in alive if readers.get(value, -1) > position}
         has_weight = any(one.one.rule.weight_index is not None for one in current)
-        remains = any(one.one.rule.weight_index is not None for one in nodes[position + 1 :])
-        if has_weight and remains and len(alive) <= 1:
+        if has_weight and position < last_layer and len(alive) <= 1:
             yield current
             current = []
     if current:

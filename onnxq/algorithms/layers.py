@@ -173,9 +173,10 @@ def _find_bias(node: ir.Node, weight: TensorPlan) -> BiasPlace | None:
 
 def _is_vector(value: ir.Value | None, size: int) -> bool:
     tensor = constant_tensor(value)
-    return (
-        tensor is not None and tensor.dtype == ir.DataType.FLOAT and dimensions(tensor) == (size,)
-    )
+    if tensor is None or tensor.dtype != ir.DataType.FLOAT or dimensions(tensor) != (size,):
+        return False
+    # A mask of infinities behind a product is no bias that could be corrected.
+    return bool(np.isfinite(tensor.numpy()).all())
 
 
 def _find_bounds(node: ir.Node) -> tuple[float, float] | None:

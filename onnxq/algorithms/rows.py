@@ -102,7 +102,9 @@ def take_convolution_rows(
     batch, *where = np.unravel_index(keep(math.prod(places)), places)
     index: tuple[Any, ...] = (batch, slice(None), *where)
     patches = windows[index]
-    rows = patches.reshape(patches.shape[0], groups, -1)
+    # Counted, as an empty activation has no number of inputs to be found.
+    inputs = math.prod(patches.shape[1:]) // groups
+    rows = patches.reshape(patches.shape[0], groups, inputs)
     return np.ascontiguousarray(rows.transpose(1, 0, 2))
 
 

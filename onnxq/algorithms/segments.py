@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from onnxq.algorithms.recipe import BiasPlace
 from onnxq.apply.numbers import ACTIVATION_TYPES
-from onnxq.graph.constants import Use, add_initializer, constant_tensor
+from onnxq.graph.constants import add_initializer, constant_tensor
 from onnxq.graph.names import Names
 from onnxq.graph.offload import OFFLOADED_TENSOR_BYTES, include_weights
 from onnxq.graph.scopes import iterate_bodies
@@ -86,6 +86,40 @@ def cut_before(graph: ir.Graph, layers: Sequence[ir.Node]) -> tuple[Segment, ...
     return tuple(reversed(segments))
 
 
+@dataclass(frozen=True)
+class IntegerBorders:
+    """Where a plan has activations in integers.
+
+    Attributes:
+        owners: for each value, the activation whose parameters it has.
+        made: values that integer nodes give as integers.
+        inputs: what each integer node reads as integers.
+        at_run_time: products that quantize their activation when they are run, with its index.
+    """
+
+    owners: Mapping[ir.Value, ActivationPlan]
+    made: frozenset[ir.Value]
+    inputs: Mapping[ir.Node, tuple[ir.Value, ...]]
+    at_run_time: Mapping[ir.Node, int]
+
+    @classmethod
+    def of(cls, plan: Plan) -> IntegerBorders:
+        """Those of a whole plan."""
+        decisions = plan.decisions
+        nodes = decisions.nodes
+        return cls(
+            {member: one for one in decisions.activations for member in one.members},
+            frozenset(value for one in nodes if one.quantizes_output for value in one.one.outputs),
+            {one.one.node: one.one.inputs for one in nodes},
+            {
+                use.use.node: 1 - use.use.input_index
+                for tensor in plan.changes
+                for use in tensor.uses
+                if use.form is Form.INTEGER_MATMUL and use.use is not None
+            },
+        )
+
+
 class SegmentModel:
     """A model of its own out of the nodes of a segment."""
 
@@ -139,37 +173,24 @@ class SegmentModel:
             reader.resize_inputs(index + 1)
         reader.replace_input_with(index, value)
 
-    def simulate(self, plan: Plan, parameters: Mapping[ir.Value, Parameters]) -> None:
+    def simulate(self, borders: IntegerBorders, parameters: Mapping[ir.Value, Parameters]) -> None:
         """Put a pair behind each activation that is quantized, as the plan says."""
-        owners = {member: one for one in plan.decisions.activations for member in one.members}
-        made = {
-            value
-            for node in plan.decisions.nodes
-            if node.quantizes_output
-            for value in node.one.outputs
-        }
-        for value in made:
-            twin = self._values.get(value)
-            if twin is not None and twin.producer() is not None:
-                self._quantize(twin, list(twin.uses()), owners[value], parameters)
-        for node in plan.decisions.nodes:
-            reader = self.nodes.get(node.one.node)
-            for value in node.one.inputs:
-                twin = self._values.get(value)
-                if reader is not None and twin is not None and value not in made:
+        for value, twin in list(self._values.items()):
+            if value in borders.made and twin.producer() is not None:
+                self._quantize(twin, list(twin.uses()), borders.owners[value], parameters)
+        for node, reader in self.nodes.items():
+            for value in borders.inputs.get(node, ()):
+                twin = self._values[value]
+                if value not in borders.made:
                     uses = [(reader, at) for at, one in enumerate(reader.inputs) if one is twin]
-                    self._quantize(twin, uses, owners[value], parameters, is_output=False)
-        for tensor in plan.changes:
-            for use in tensor.uses:
-                if use.form is Form.INTEGER_MATMUL and use.use is not None:
-                    self._quantize_at_run_time(use.use)
+                    self._quantize(twin, uses, borders.owners[value], parameters, is_output=False)
+            if node in borders.at_run_time:
+                self._quantize_at_run_time(reader, borders.at_run_time[node])
 
-    def _quantize_at_run_time(self, use: Use) -> None:
+    def _quantize_at_run_time(self, reader: ir.Node, index: int) -> None:
         """Put a pair before a product whose activation is quantized when it is run."""
-        reader = self.nodes.get(use.node)
-        index = 1 - use.input_index
-        value = None if reader is None else reader.inputs[index]
-        if reader is None or value is None:
+        value = reader.inputs[index]
+        if value is None:
             return
         node = ir.node("DynamicQuantizeLinear", [value], num_outputs=3)
         for output in node.outputs:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxq.algorithms.recipe import Recipe
-from onnxq.algorithms.segments import Segment, SegmentModel
+from onnxq.algorithms.segments import IntegerBorders, Segment, SegmentModel
 from onnxq.calibration import resolve_ranges
 
 
@@ -25,5 +25,6 @@ def simulate_activations(recipe: Recipe) -> ir.Model:
     whole = Segment(tuple(graph), fed, tuple(graph.outputs), ())
     simulated = SegmentModel(recipe.model, whole)
     decisions = recipe.plan.decisions
-    simulated.simulate(recipe.plan, resolve_ranges(decisions.activations, recipe.ranges))
+    parameters = resolve_ranges(decisions.activations, recipe.ranges)
+    simulated.simulate(IntegerBorders.of(recipe.plan), parameters)
     return simulated.finish()

@@ -157,15 +157,11 @@ def _divide(copy: ModelCopy, one: Smoothable, factors: Array, names: Names) -> i
     divided.name = names.new_value(f"{value.name}_smoothed")
     divided.type, divided.shape = value.type, value.shape
     readers = [copy.nodes[layer.node] for layer in one.layers]
-    copy.model.graph.insert_before(_first(copy.model.graph, readers), node)
+    # Layers are found in the order of the graph.
+    copy.model.graph.insert_before(readers[0], node)
     for reader in readers:
         reader.replace_input_with(0, divided)
     return divided
-
-
-def _first(graph: ir.Graph, nodes: Sequence[ir.Node]) -> ir.Node:
-    wanted = set(nodes)
-    return next(node for node in graph if node in wanted)
 
 
 def _add_channel_probes(copy: ModelCopy, sizes: Mapping[ir.Value, int]) -> Iterator[str]:

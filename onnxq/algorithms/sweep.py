@@ -18,11 +18,12 @@ import onnx_ir as ir
 
 from onnxq.algorithms.layers import Keep, Layer, find_layers
 from onnxq.algorithms.recipe import Recipe, TunedWeight
-from onnxq.algorithms.segments import Segment, SegmentModel, cut_before
+from onnxq.algorithms.segments import IntegerBorders, Segment, SegmentModel, cut_before
 from onnxq.algorithms.store import ActivationStore
 from onnxq.algorithms.visits import LayerChange, LayerSample, Visit
 from onnxq.apply.weights import compute_elements, parameters_of
 from onnxq.calibration import resolve_ranges
+from onnxq.errors import ExecutionError
 from onnxq.graph.constants import release
 from onnxq.graph.offload import offload_array
 from onnxq.numerics.activations import simulate_at_run_time
@@ -40,6 +41,8 @@ ROWS_AN_INPUT = 4
 MOST_ROW_ELEMENTS = 1 << 23
 """Elements in them: 32 MB of float32 for each of the two models."""
 
+BIAS_INPUTS = (0, 1, 2)
+"""Of Conv and Gemm the last one, of an Add either one."""
 
 Track = Callable[[Iterable[Any], int | None], Iterable[Any]]
 
@@ -98,16 +101,12 @@ class _Run:
         self._quantized = ActivationStore(self.folder / "quantized")
         self._tensors = {one.constant.value: one for one in self.recipe.plan.changes}
         decisions = self.recipe.plan.decisions
-        self._owners = {member: one for one in decisions.activations for member in one.members}
+        self._borders = IntegerBorders.of(self.recipe.plan)
         self._outputs = {
-            node.one.node: self._owners[node.one.outputs[0]]
+            node.one.node: self._borders.owners[node.one.outputs[0]]
             for node in decisions.nodes
             if node.quantizes_output
         }
-        self._made = {
-            value for node in decisions.nodes if node.quantizes_output for value in node.one.outputs
-        }
-        self._integer_nodes = {node.one.node for node in decisions.nodes}
         self._parameters = resolve_ranges(decisions.activations, self.recipe.ranges)
 
     def start(self, feeds: Iterable[Feeds]) -> None:
@@ -134,7 +133,7 @@ class _Run:
             for index in range(self.samples):
                 fed = {value.name or "": store.get(index, value) for value in segment.inputs}
                 for value, array in zip(segment.outputs, session.run(fed, names), strict=True):
-                    store.put(index, value, array)
+                    store.put(index, value, _require_array(value, array))
                 for value in segment.last_reads:
                     store.drop(index, value)
 
@@ -156,9 +155,9 @@ class _Run:
             [self._take_quantized_rows(layer, index, keep) for index, keep in enumerate(choices)],
             axis=1,
         )
-        if layer.node in self._integer_nodes and layer.input not in self._made:
+        if layer.node in self._borders.inputs and layer.input not in self._borders.made:
             # What another integer node gives is on the grid already.
-            owner = self._owners[layer.input]
+            owner = self._borders.owners[layer.input]
             quantized_rows = _simulate(quantized_rows, owner, self._parameters)
         value = layer.weight.constant.value
         tensor = self._tensors[value]
@@ -200,13 +199,13 @@ class _Run:
     def _open(self, segment: Segment, store: ActivationStore, *, is_quantized: bool) -> Session:
         made = SegmentModel(self.recipe.model, segment)
         if is_quantized:
-            read = {value for node in segment.nodes for value in node.inputs}
-            for value, tensor in self._tensors.items():
-                if value in read:
-                    made.set_constant(value, self._read_quantized(value, tensor))
-            for place, elements in self.recipe.biases.items():
-                made.set_bias(place, elements)
-            made.simulate(self.recipe.plan, self._parameters)
+            for value in dict.fromkeys(one for node in segment.nodes for one in node.inputs):
+                if value is not None and value in self._tensors:
+                    made.set_constant(value, self._read_quantized(value, self._tensors[value]))
+            for place in ((node, at) for node in segment.nodes for at in BIAS_INPUTS):
+                if place in self.recipe.biases:
+                    made.set_bias(place, self.recipe.biases[place])
+            made.simulate(self._borders, self._parameters)
         first = {value.name or "": store.get(0, value) for value in segment.inputs}
         return made.open(self.folder / "segment.onnx", first)
 
@@ -217,6 +216,13 @@ class _Run:
             release(tuned.tensor)
             return array
         return simulate_weight(tensor)
+
+
+def _require_array(value: ir.Value, found: Any) -> Array:
+    if isinstance(found, np.ndarray):
+        return found
+    reason = f"'{value.name}', which is no tensor, is read on both sides of a layer"
+    raise ExecutionError(f"layers cannot be run one after the other: {reason}", reason=reason)
 
 
 def simulate_weight(tensor: TensorPlan) -> Array:

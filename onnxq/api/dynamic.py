@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onnxq.api.paths import optional_path
+
 if TYPE_CHECKING:
-    from onnxq.pipelines import QuantizationResult
+    from onnxq.pipelines import Progress, QuantizationResult
+    from onnxq.samples import ImageOptions
 
 
 def quantize_dynamic(
@@ -26,12 +29,19 @@ def quantize_dynamic(
     exclude: Sequence[str] = (),
     op_types: Sequence[str] = (),
     data: str | os.PathLike[str] | None = None,
+    calib: str | os.PathLike[str] | None = None,
+    reader: str | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    skip_bad: bool = False,
+    images: ImageOptions | None = None,
     force: bool = False,
     in_place: bool = False,
     dry_run: bool = False,
     keep_metadata: bool = False,
+    progress: Progress | None = None,
 ) -> QuantizationResult:
-    """Quantize the weights of a model, without data.
+    """Quantize the weights of a model.
 
     Args:
         model: path of the float model.
@@ -47,19 +57,33 @@ def quantize_dynamic(
         include: globs on node names to quantize; empty for all.
         exclude: globs on node names to leave alone.
         op_types: operator types to quantize; empty for all.
-        data: folder of samples to compare on; made-up inputs if None.
+        data: folder of samples to compare on; if None those of ``calib`` that are held back, or
+            made-up inputs.
+        calib: folder of samples to round 4-bit weights with; None rounds to nearest.
+        reader: 'module:function' that gives these samples instead.
+        samples: use so many of them; None for all.
+        seed: chooses which.
+        skip_bad: go on without samples that do not fit.
+        images: how images become inputs.
         force: replace an output that exists.
         in_place: replace the model itself.
         dry_run: only plan.
         keep_metadata: keep the texts that exporters leave at nodes for debugging.
+        progress: called with a label, gives a function that wraps an iterable of known length
+            or None, to show how far it is.
 
     Raises:
         OnnxqError: one of its kinds, with one line of text; no output file is left then.
     """
     from onnxq.pipelines import run_dynamic
     from onnxq.plan import DynamicOptions, parse_weight_type
+    from onnxq.samples import SampleOptions, open_samples
     from onnxq.targets import find_target
 
+    opened = None
+    if calib is not None or reader is not None:
+        sample_options = SampleOptions(limit=samples, seed=seed, skip_bad=skip_bad, images=images)
+        opened = open_samples(optional_path(calib), reader=reader, options=sample_options)
     options = DynamicOptions(
         weights=parse_weight_type(weights),
         per_channel=per_channel,
@@ -73,12 +97,14 @@ def quantize_dynamic(
     )
     return run_dynamic(
         Path(model),
-        None if output is None else Path(output),
+        optional_path(output),
         target=find_target(target),
         options=options,
-        data=None if data is None else Path(data),
+        data=optional_path(data),
+        samples=opened,
         force=force,
         in_place=in_place,
         dry_run=dry_run,
         keep_metadata=keep_metadata,
+        progress=progress,
     )

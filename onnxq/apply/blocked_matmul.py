@@ -6,12 +6,12 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.apply.integer_matmul import add_gemm_bias, weight_layout
-from onnxq.apply.rewriter import Job, Rewriter
+from onnxq.apply.rewriter import BlockKey, Job, Rewriter
 from onnxq.apply.weights import DATA_TYPES, scheme_of
 from onnxq.graph.attributes import float_attribute
 from onnxq.graph.constants import release
 from onnxq.graph.scopes import Scope
-from onnxq.numerics.affine import Array
+from onnxq.numerics.affine import Array, Parameters
 from onnxq.numerics.blocks import pack_nibbles, quantize_blocks
 from onnxq.plan.statistics import read_real
 from onnxq.rules.roles import MICROSOFT
@@ -46,7 +46,13 @@ def rewrite_blocked_matmul(rewriter: Rewriter, jobs: list[Job]) -> None:
     rewriter.replace(node, (add_gemm_bias(rewriter, node, product, dtype, operator=operator),))
 
 
-def _read_matrix(job: Job) -> Array:
+def block_key(job: Job) -> BlockKey:
+    """What the integers of a weight depend on."""
+    alpha = float_attribute(job.use.node, "alpha", 1.0)
+    return job.tensor.constant.value, weight_layout(job), alpha
+
+
+def read_matrix(job: Job) -> Array:
     """The weight as [K, N] in float32, multiplied by the alpha of a Gemm."""
     real = read_real(job.tensor.constant.tensor).transpose(weight_layout(job))
     alpha = float_attribute(job.use.node, "alpha", 1.0)
@@ -56,11 +62,16 @@ def _read_matrix(job: Job) -> Array:
     return result
 
 
+def _quantize(rewriter: Rewriter, job: Job) -> tuple[Array, Parameters]:
+    """Integers and parameters, chosen with data where they were."""
+    known = rewriter.blocks.get(block_key(job))
+    return known or quantize_blocks(read_matrix(job), scheme_of(job.tensor))
+
+
 def _add_nbits(rewriter: Rewriter, job: Job, activation: ir.Value) -> ir.Value:
     node, plan = job.use.node, job.tensor
     layout = weight_layout(job)
-    key = (plan.constant.value, layout, float_attribute(node, "alpha", 1.0))
-    weight = rewriter.weights.share_packed(key, lambda: _pack(rewriter, job))
+    weight = rewriter.weights.share_packed(block_key(job), lambda: _pack(rewriter, job))
     attributes = {
         "K": plan.shape[layout[0]],
         "N": plan.shape[layout[1]],
@@ -83,7 +94,7 @@ def _pack(rewriter: Rewriter, job: Job) -> tuple[ir.Value, ...]:
     """The weight as MatMulNBits reads it: elements, scales and, where needed, zero points."""
     scope, base = job.tensor.constant.scope, job.tensor.constant.value.name
     scheme = scheme_of(job.tensor)
-    quantized, parameters = quantize_blocks(_read_matrix(job), scheme)
+    quantized, parameters = _quantize(rewriter, job)
     offset = STORED_MIDPOINT if scheme.type.is_signed else 0
     # [blocks, block_size, N] -> [N, blocks, block_size], two to a byte.
     packed = pack_nibbles((quantized + offset).transpose(2, 0, 1))
@@ -106,9 +117,9 @@ def _add_dequantize(rewriter: Rewriter, job: Job) -> ir.Value:
     """
     node, base = job.use.node, job.tensor.constant.value.name
     scope, scheme = rewriter.scope_of(node), scheme_of(job.tensor)
-    weight = _read_matrix(job)
-    blocks, parameters = quantize_blocks(weight, scheme)
-    quantized = blocks.reshape(-1, weight.shape[1])[: weight.shape[0]]
+    blocks, parameters = _quantize(rewriter, job)
+    rows = job.tensor.shape[weight_layout(job)[0]]
+    quantized = blocks.reshape(-1, blocks.shape[2])[:rows]
     inputs = [
         _add_packed(rewriter, scope, quantized, scheme, f"{base}_{scheme.type.value}"),
         rewriter.add_array(scope, parameters.scale[:, 0, :], name=f"{base}_scale"),

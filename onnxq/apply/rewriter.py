@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -9,9 +10,16 @@ import onnx_ir as ir
 from onnxq.apply.editor import Editor
 from onnxq.apply.weights import WeightStore
 from onnxq.graph.constants import Use
+from onnxq.numerics.affine import Array, Parameters
 from onnxq.plan import TensorPlan
 from onnxq.rules.roles import Form
 from onnxq.targets import Target
+
+BlockKey = tuple[ir.Value, tuple[int, ...], float]
+"""A weight, the order of its axes as [K, N], and a factor."""
+
+Blocks = Mapping[BlockKey, tuple[Array, Parameters]]
+"""Integers [blocks, block_size, N] and parameters of 4-bit weights that were chosen with data."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +43,10 @@ class QuantizedActivation:
 class Rewriter(Editor):
     """An editor that remembers what several nodes can share."""
 
-    def __init__(self, model: ir.Model, target: Target) -> None:
+    def __init__(self, model: ir.Model, target: Target, blocks: Blocks | None = None) -> None:
         super().__init__(model)
         self.target = target
+        self.blocks = blocks or {}
         self.weights = WeightStore(self)
         self._activations: dict[tuple[ir.Graph, ir.Value], QuantizedActivation] = {}
 

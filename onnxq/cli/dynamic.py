@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from onnxq.cli import options
 from onnxq.runtime.signals import hold_signals
 from onnxq.schemes import WeightType
-from onnxq.targets import find_target
 
 WEIGHT_TYPES = tuple(one.value for one in WeightType if one is not WeightType.INT16)
 
@@ -58,74 +60,47 @@ WEIGHT_TYPES = tuple(one.value for one in WeightType if one is not WeightType.IN
     show_default=True,
     help="Also store small what no integer kernel reads (read as float, at float speed).",
 )
+@click.option(
+    "--calib",
+    type=click.Path(path_type=Path, readable=False),
+    metavar="DIR",
+    help="Round 4-bit weights with the samples in DIR: .npz, .npy, onnx test sets, images.",
+)
+@options.SAMPLES
+@options.IMAGES
 @options.TARGET
 @options.SELECTORS
 @click.option(
     "--data",
     type=click.Path(path_type=Path, readable=False),
     metavar="DIR",
-    help="Compare with float on the .npz or .npy samples in DIR.  [default: made-up inputs]",
+    help="Compare with float on the .npz or .npy samples in DIR.  "
+    "[default: those of --calib held back, or made-up inputs]",
 )
 @options.OUTCOME
-def dynamic(
-    *,
-    model: Path,
-    output: Path | None,
-    weights: str,
-    per_channel: bool,
-    block_size: int | None,
-    symmetric: bool | None,
-    reduce_range: bool | None,
-    storage: bool,
-    target: str,
-    include: tuple[str, ...],
-    exclude: tuple[str, ...],
-    op_types: tuple[str, ...],
-    data: Path | None,
-    force: bool,
-    in_place: bool,
-    dry_run: bool,
-    keep_metadata: bool,
-    as_json: bool,
-) -> None:
+def dynamic(*, model: Path, as_json: bool, **values: Any) -> None:
     """Quantize the weights of MODEL, without data.
 
     Matrices and LSTMs compute in int8 with activations quantized at run time; every other weight is
     stored small and read as float at float speed. The result is checked, loaded and compared with
-    the float model before it gets its name.
+    the float model before it gets its name. Samples make 4-bit weights better: every fifth is held
+    back, and decides whether they do.
 
     \b
     Example:
       onnxq dynamic model.onnx --data samples/
     """
     with hold_signals():
-        from onnxq.cli.output import make_console, print_json, track_samples
-        from onnxq.pipelines import run_dynamic
-        from onnxq.plan import DynamicOptions
+        import onnxq
+        from onnxq.cli.output import make_console, print_json, show_progress
         from onnxq.report.text import print_result
+        from onnxq.samples import ImageOptions
 
-    result = run_dynamic(
-        model,
-        output,
-        target=find_target(target),
-        options=DynamicOptions(
-            weights=WeightType(weights),
-            per_channel=per_channel,
-            block_size=block_size,
-            symmetric=symmetric,
-            reduce_range=reduce_range,
-            storage=storage,
-            include=include,
-            exclude=exclude,
-            op_types=options.split_names(op_types),
-        ),
-        data=data,
-        force=force,
-        in_place=in_place,
-        dry_run=dry_run,
-        keep_metadata=keep_metadata,
-        track=track_samples,
-    )
+    images = ImageOptions(**{name: values.pop(name) for name in options.IMAGE_NAMES})
+    values["op_types"] = options.split_names(values["op_types"])
+    # A reader of the user may print; standard output is for the result.
+    with contextlib.redirect_stdout(sys.stderr):
+        result = onnxq.quantize_dynamic(model, images=images, progress=show_progress, **values)
     if as_json:
         print_json(result.to_json())
     else:

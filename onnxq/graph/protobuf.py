@@ -29,6 +29,8 @@ _FIELDS: dict[int, tuple[int, str]] = {
 }
 """Bits of an element in raw data, and the field for elements that are stored one by one."""
 
+_KNOWN_TYPES = frozenset(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
+
 
 def parse_model(path: Path) -> onnx.ModelProto:
     """The protobuf message in ``path``; external weights are not read.
@@ -115,22 +117,27 @@ def _check_constants(path: Path, body: onnx.GraphProto | onnx.FunctionProto) -> 
                 )
             if attribute.type == onnx.AttributeProto.SPARSE_TENSOR:
                 raise UnsupportedModelError(_describe_sparse(path, name))
-            if attribute.type == onnx.AttributeProto.TENSOR:
-                _check_length(path, attribute.t, name)
+            if attribute.type == onnx.AttributeProto.TENSOR and not attribute.ref_attr_name:
+                _check_tensor(path, attribute.t, name)
 
 
 def _check_initializers(path: Path, graph: onnx.GraphProto) -> None:
     for sparse in graph.sparse_initializer:
         raise UnsupportedModelError(_describe_sparse(path, sparse.values.name))
     for tensor in graph.initializer:
-        _check_length(path, tensor, tensor.name)
+        _check_tensor(path, tensor, tensor.name)
 
 
 def _describe_sparse(path: Path, name: str) -> str:
     return f"{path}: tensor '{name}' is sparse; save the model with dense tensors"
 
 
-def _check_length(path: Path, tensor: onnx.TensorProto, name: str) -> None:
+def _check_tensor(path: Path, tensor: onnx.TensorProto, name: str) -> None:
+    if tensor.data_type not in _KNOWN_TYPES:
+        raise InvalidModelError(
+            f"{path}: tensor '{name}' is of the element type {tensor.data_type}, which ONNX does "
+            "not have; export the model again"
+        )
     if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.data_type not in _FIELDS:
         return
     bits, field = _FIELDS[tensor.data_type]

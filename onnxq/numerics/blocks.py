@@ -7,18 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxq.numerics.affine import (
-    Array,
-    FloatArray,
-    Parameters,
-    choose_parameters,
-    quantize,
-)
+from onnxq.numerics.affine import FloatArray, Parameters, quantize
+from onnxq.numerics.block_scales import fit_blocks
+from onnxq.numerics.second_order import round_second_order
 from onnxq.schemes import Scheme
 
 
 def quantize_blocks(weight: FloatArray, scheme: Scheme) -> tuple[npt.NDArray[np.int32], Parameters]:
-    """Round a matrix to nearest with one scale a block.
+    """Round a matrix to nearest with one scale a block, the one with the least error.
 
     Args:
         weight: shape [K, N]; blocks run along K, the last one may be short.
@@ -34,14 +30,49 @@ def quantize_blocks(weight: FloatArray, scheme: Scheme) -> tuple[npt.NDArray[np.
     >>> q[:, :, 0].tolist(), p.scale.ravel().tolist()
     ([[-8, 7], [-8, 0]], [1.0, -0.125])
     """
-    if scheme.block_size is None:
-        raise ValueError("a blocked scheme needs a block size")
-    blocks = -(-weight.shape[0] // scheme.block_size)
-    padding = blocks * scheme.block_size - weight.shape[0]
-    padded = np.pad(weight, ((0, padding), (0, 0))).reshape(blocks, scheme.block_size, -1)
-    parameters = _choose_block_parameters(padded, scheme)
+    padded = _split(weight, scheme)
+    parameters = fit_blocks(padded, scheme)
     low, high = scheme.range
     return quantize(padded, parameters, quantized_min=low, quantized_max=high), parameters
+
+
+def quantize_blocks_second_order(
+    weight: FloatArray, hessian: FloatArray, scheme: Scheme
+) -> tuple[npt.NDArray[np.int32], Parameters]:
+    """Round a matrix so that what it gives for its inputs changes little.
+
+    Args:
+        weight: shape [K, N].
+        hessian: sum of x x' over the inputs, not centred, shape [K, K].
+        scheme: as for ``quantize_blocks``.
+
+    Returns:
+        As ``quantize_blocks``. Scales have the least squared error weighted with the diagonal of
+        the Hessian; integers are those of ``round_second_order``.
+    """
+    padded = _split(weight, scheme)
+    blocks, size, columns = padded.shape
+    importance = np.zeros(blocks * size)
+    importance[: len(weight)] = np.diagonal(hessian)
+    importance /= max(float(importance.mean()), np.finfo(np.float32).tiny)
+    parameters = fit_blocks(padded, scheme, importance=importance.reshape(blocks, size, 1))
+
+    def spread(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        rows = np.broadcast_to(values, padded.shape).reshape(-1, columns)
+        return np.ascontiguousarray(rows[: len(weight)].T)[None]
+
+    low, high = scheme.range
+    rounded = round_second_order(
+        np.ascontiguousarray(weight.T)[None],
+        hessian[None],
+        spread(parameters.scale),
+        spread(parameters.zero_point),
+        quantized_min=low,
+        quantized_max=high,
+    )
+    quantized = np.array(np.broadcast_to(parameters.zero_point, padded.shape))
+    quantized.reshape(-1, columns)[: len(weight)] = rounded[0].T
+    return quantized, parameters
 
 
 def pack_nibbles(values: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.uint8]:
@@ -57,18 +88,11 @@ def pack_nibbles(values: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.uint8]:
     return np.bitwise_or(nibbles[..., 0::2], high)
 
 
-def _choose_block_parameters(padded: Array, scheme: Scheme) -> Parameters:
-    low, high = scheme.range
-    minimum, maximum = padded.min(axis=1, keepdims=True), padded.max(axis=1, keepdims=True)
-    if not scheme.symmetric:
-        return choose_parameters(minimum, maximum, quantized_min=low, quantized_max=high)
-    # The integers reach one step further down than up. Giving the value of largest magnitude the
-    # longer side (a negative scale where that value is positive) uses every integer: the block of
-    # a Gaussian weight gains about 0.6 dB over maximum / 7.
-    extreme = np.where(-minimum > maximum, minimum, maximum)
-    scale = (extreme / (low - scheme.midpoint)).astype(np.float32)
-    # Kernels add up before they subtract the zero point; what is left of the rounding of that is
-    # multiplied by the scale, so a block of zeros gets the smallest one.
-    smallest = np.finfo(np.float32).tiny
-    scale[np.abs(scale) < smallest] = smallest
-    return Parameters(scale, np.full(scale.shape, scheme.midpoint, np.int32))
+def _split(weight: FloatArray, scheme: Scheme) -> FloatArray:
+    """[K, N] as [blocks, block_size, N], the last block filled up with zeros."""
+    if scheme.block_size is None:
+        raise ValueError("a blocked scheme needs a block size")
+    blocks = -(-weight.shape[0] // scheme.block_size)
+    padding = blocks * scheme.block_size - weight.shape[0]
+    padded = np.pad(weight, ((0, padding), (0, 0)))
+    return padded.reshape(blocks, scheme.block_size, weight.shape[1])

@@ -120,6 +120,9 @@ def round_second_order(
     Returns:
         Shape [G, M, K]. No row has a larger error, with the damped Hessian, than the nearest
         integers have.
+
+    Raises:
+        ValueError: the Hessian holds NaN or infinity.
     """
     damped = damp(hessian, damping)
     # The last column is rounded first: the one with the largest diagonal.
@@ -143,6 +146,8 @@ def round_second_order(
 
 def _factor(damped: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Lower Cholesky factor, with more damping where the matrix is singular."""
+    if not np.all(np.isfinite(damped)):
+        raise ValueError("the Hessian holds NaN or infinity")
     more = LEAST_DAMPING
     while True:
         try:

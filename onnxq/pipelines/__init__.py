@@ -12,8 +12,10 @@ from onnxq.pipelines.common import (
     prepare_model,
 )
 from onnxq.pipelines.dynamic import run_dynamic
+from onnxq.pipelines.improve import choose_level
 from onnxq.pipelines.processor import adapt_target, note_products
 from onnxq.pipelines.range_options import RangeFiles, RangeOptions
+from onnxq.pipelines.round_blocks import RoundingReport
 from onnxq.pipelines.static import run_static
 
 __all__ = [
@@ -24,7 +26,9 @@ __all__ = [
     "QuantizationResult",
     "RangeFiles",
     "RangeOptions",
+    "RoundingReport",
     "adapt_target",
+    "choose_level",
     "default_output",
     "note_products",
     "open_float_model",

@@ -59,6 +59,12 @@ class Budget:
             )
         if labels is not None and max_accuracy_drop is None:
             raise UsageError("--labels has no meaning without --max-accuracy-drop: leave it out")
+        limits = (min_sqnr_db, min_agreement_percent, max_accuracy_drop)
+        if time_limit_s is not None and all(limit is None for limit in limits):
+            raise UsageError(
+                "--time-limit is for the search that --min-sqnr, --min-agreement or "
+                "--max-accuracy-drop start: leave it out"
+            )
         share = None if min_agreement_percent is None else min_agreement_percent / 100.0
         return cls(
             min_sqnr_db=min_sqnr_db,

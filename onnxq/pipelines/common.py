@@ -20,6 +20,7 @@ from onnxq.graph.files import ModelFile, load_model
 from onnxq.graph.opset import raise_opset
 from onnxq.graph.output import Output, check_output, write_model
 from onnxq.pipelines.budget import TradeOff
+from onnxq.pipelines.round_blocks import RoundingReport
 from onnxq.pipelines.stages import StageReport
 from onnxq.plan import (
     DynamicOptions,
@@ -105,6 +106,7 @@ class QuantizationResult:
         verification: how it compares; None after a dry run.
         calibration: where the ranges of activations come from; None without calibration.
         notes: what a user should know of the processor.
+        rounding: how 4-bit weights were rounded with samples; None without.
     """
 
     source: Path
@@ -117,6 +119,7 @@ class QuantizationResult:
     verification: Verification | None = None
     calibration: CalibrationReport | None = None
     notes: tuple[str, ...] = ()
+    rounding: RoundingReport | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data of everything above."""
@@ -133,7 +136,11 @@ class QuantizationResult:
             "notes": list(self.notes),
             "plan": self.plan.to_json(),
             "verification": None if self.verification is None else self.verification.to_json(),
-        } | ({} if self.calibration is None else {"calibration": self.calibration.to_json()})
+        } | {
+            name: part.to_json()
+            for name, part in (("calibration", self.calibration), ("rounding", self.rounding))
+            if part is not None
+        }
 
 
 def default_output(source: Path, kind: str) -> Path:

@@ -1,4 +1,4 @@
-"""Quantizing without data."""
+"""Quantizing weights; activations at run time, so that data is needed for 4-bit weights at most."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from onnxq.apply import apply_plan
-from onnxq.graph.check import explain_damage
+from onnxq.apply import Blocks, apply_plan
+from onnxq.errors import UsageError
 from onnxq.graph.output import publish, stage_output
+from onnxq.pipelines.calibrate import Progress
 from onnxq.pipelines.common import (
     QuantizationResult,
     choose_destination,
@@ -20,10 +21,12 @@ from onnxq.pipelines.common import (
     write_smaller,
 )
 from onnxq.pipelines.processor import adapt_target, note_products
+from onnxq.pipelines.round_blocks import BlockRounding
 from onnxq.plan import DynamicOptions, Plan, Selection, plan_dynamic
-from onnxq.samples import SampleFolder
+from onnxq.runtime.damage import explain_damage
+from onnxq.samples import SampleFolder, Samples
 from onnxq.targets import Target
-from onnxq.verification import Track, find_hints, verify
+from onnxq.verification import Evaluation, find_hints, verify
 
 
 def run_dynamic(
@@ -33,13 +36,28 @@ def run_dynamic(
     target: Target,
     options: DynamicOptions,
     data: Path | None = None,
+    samples: Samples | None = None,
     force: bool = False,
     in_place: bool = False,
     dry_run: bool = False,
     keep_metadata: bool = False,
-    track: Track | None = None,
+    progress: Progress | None = None,
 ) -> QuantizationResult:
-    """Quantize without data.
+    """Quantize weights.
+
+    Args:
+        source: the float model.
+        output: where the result goes; None for a name beside the model.
+        target: to quantize for.
+        options: what the user asks.
+        data: folder of samples to compare on; None for those of ``samples`` that are held back, or
+            made-up inputs.
+        samples: to round 4-bit weights with; None to round to nearest.
+        force: replace an output that exists.
+        in_place: replace the model itself.
+        dry_run: only plan.
+        keep_metadata: keep the texts that exporters leave at nodes for debugging.
+        progress: shows it.
 
     Raises:
         OnnxqError: any of its kinds; then no output file exists.
@@ -47,7 +65,13 @@ def run_dynamic(
     destination = choose_destination(
         source, output, kind=options.weights.value, in_place=in_place, force=force or dry_run
     )
-    folder = None if data is None else SampleFolder.open(data)
+    if samples is not None and options.weights.bits != 4:
+        raise UsageError(
+            f"--calib is for 4-bit weights; {options.weights.value} weights are rounded without "
+            "data: leave it out, or calibrate activations with onnxq static"
+        )
+    evaluation: Evaluation | None = None if data is None else SampleFolder.open(data)
+    show = progress or (lambda _label: pass_through)
     with explain_damage(source):
         file, selection = open_float_model(source, options, keep_metadata=keep_metadata)
         target = adapt_target(target)
@@ -57,16 +81,28 @@ def run_dynamic(
         if dry_run:
             return result
         hints = find_hints(file.model)
-        apply_plan(file.model, result.plan, target)
         with stage_output(destination) as staged:
+            blocks: Blocks = {}
+            if samples is not None:
+                blocks, report, held_back = BlockRounding(
+                    file=file,
+                    plan=result.plan,
+                    target=target,
+                    samples=samples,
+                    staged=staged,
+                    progress=show,
+                ).run()
+                result = replace(result, rounding=report)
+                evaluation = evaluation or held_back
+            apply_plan(file.model, result.plan, target, blocks=blocks)
             size_bytes = write_smaller(file, staged, force=force, in_place=in_place)
             verification = verify(
                 source,
                 staged.staged_path,
-                data=folder,
+                data=evaluation,
                 hints=hints,
                 size_bytes=file.size_bytes,
-                track=track or pass_through,
+                track=show("comparing"),
             )
             publish(staged)
         return replace(result, size_bytes=size_bytes, verification=verification)

@@ -6,6 +6,7 @@ on samples that calibration has not seen: what a search gains on its own samples
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 import time
@@ -54,7 +55,7 @@ class StageReport:
     Attributes:
         name: of the stage.
         sqnr_db: of its best proposal on the samples held back; None where there is no figure.
-        gain_db: over what there was before.
+        gain_db: over what there was before; None where there is no figure.
         kept: whether its proposal was taken.
         seconds: that it took.
         note: which proposal, or why there is none.
@@ -258,11 +259,11 @@ def _run_stage(
     scores = workshop.trials.measure(proposals, stage.name)
     name = max(scores, key=lambda one: scores[one].sqnr_db)
     gain_db = scores[name].sqnr_db - score.sqnr_db
-    kept = gain_db > BETTER_BY_DB
+    kept = gain_db > BETTER_BY_DB  # not where both are infinite
     report = StageReport(
         stage.name,
         scores[name].finite_db,
-        gain_db,
+        gain_db if math.isfinite(gain_db) else None,
         kept,
         time.monotonic() - started,
         "" if name == stage.name else name,

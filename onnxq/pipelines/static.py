@@ -12,7 +12,6 @@ import onnx_ir as ir
 from onnxq.algorithms.recipe import Recipe, apply_recipe
 from onnxq.calibration import fingerprint_model, save_ranges
 from onnxq.errors import UsageError
-from onnxq.graph.check import explain_damage
 from onnxq.graph.files import ModelFile
 from onnxq.graph.offload import offload_weights
 from onnxq.graph.output import Output, publish, stage_output
@@ -36,9 +35,11 @@ from onnxq.pipelines.common import (
 from onnxq.pipelines.improve import Improved, choose_level, improve
 from onnxq.pipelines.processor import adapt_target, note_products
 from onnxq.pipelines.range_options import RangeFiles, RangeOptions
+from onnxq.pipelines.stages import LEVELS
 from onnxq.pipelines.trials import Trials
 from onnxq.plan import Plan, Selection, StaticOptions, plan_static
 from onnxq.plan.planner import StaticPlanner
+from onnxq.runtime.damage import explain_damage
 from onnxq.runtime.signatures import read_signatures
 from onnxq.samples import Part, Samples, calibration_part, verification_part
 from onnxq.targets import Target
@@ -78,6 +79,8 @@ def run_static(
     if not dry_run:
         asked = range_options or RangeOptions()
         files.check(source, destination, asked, has_samples=samples is not None, force=force)
+        if samples is None:
+            _check_nothing_is_measured(level, budget or Budget())
     with explain_damage(source):
         file, selection = open_float_model(
             source, options.uncalibrated, keep_metadata=keep_metadata
@@ -104,6 +107,14 @@ def run_static(
             # Nothing else may hold the weights in memory any more.
             result = job.offload(result, staged)
             return job.run(result, staged, force=force, in_place=in_place)
+
+
+def _check_nothing_is_measured(level: str, budget: Budget) -> None:
+    if LEVELS[level] or budget.is_set:
+        option = "a limit of accuracy" if budget.is_set else f"--accuracy {level}"
+        raise UsageError(
+            f"{option} needs samples to measure on: give --calib DIR or --reader MODULE:FUNCTION"
+        )
 
 
 def _plan(target: Target, options: StaticOptions, model: ir.Model, selection: Selection) -> Plan:

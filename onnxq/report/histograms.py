@@ -13,12 +13,12 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxq.graph.attributes import int_attribute
-from onnxq.graph.check import explain_damage
 from onnxq.graph.constants import FLOAT_TYPES, constant_tensor, iterate_constants, release
 from onnxq.graph.files import load_model
 from onnxq.graph.scopes import iterate_scopes
 from onnxq.pipelines import prepare_model
 from onnxq.plan import DynamicOptions
+from onnxq.runtime.damage import explain_damage
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]

@@ -12,7 +12,6 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxq.errors import UsageError
-from onnxq.graph.check import explain_damage
 from onnxq.graph.constants import FLOAT_TYPES, iterate_constants
 from onnxq.graph.files import ModelFile, load_model
 from onnxq.graph.scopes import iterate_scopes
@@ -32,6 +31,7 @@ from onnxq.plan import (
     plan_static,
 )
 from onnxq.rules.quantized import find_quantization
+from onnxq.runtime.damage import explain_damage
 from onnxq.targets import Target
 
 

@@ -21,6 +21,7 @@ from onnxq.report.calibration_text import (
     print_trade_off,
 )
 from onnxq.report.inspection import Inspection
+from onnxq.report.rounding_text import describe_rounding
 from onnxq.verification import Verification
 
 FORM_TITLES = {
@@ -74,6 +75,9 @@ def print_result(console: Console, result: QuantizationResult) -> None:
         console.print(lines, highlight=False, markup=False, soft_wrap=True)
         print_stages(console, result.calibration)
         print_trade_off(console, result.calibration)
+    if result.rounding is not None:
+        lines = "\n".join(describe_rounding(result.rounding))
+        console.print(lines, highlight=False, markup=False, soft_wrap=True)
     _print_notes(console, result.notes)
     _print_verification(console, result.verification)
     size_bytes = result.size_bytes or 0

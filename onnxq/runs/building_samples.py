@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from onnxq.comparison.gates import GATE_RULES, check_limits, read_limit
-from onnxq.pipelines import RangeOptions
+from onnxq.pipelines import Budget, RangeOptions, choose_level
 from onnxq.pipelines.compare import CompareOptions
 from onnxq.report.files import check_report_path
 from onnxq.runs.jobs import Calibration, Evaluation, SampleChoice
-from onnxq.runs.settings import Setting, Settings
+from onnxq.runs.settings import Settings
 from onnxq.samples import ImageOptions, SampleOptions
 
 
@@ -22,9 +21,12 @@ def build_calibration(settings: Settings) -> Calibration | None:
         samples = _choose_samples(settings, "calib", "reader", "samples")
     elif not load:
         settings.note("calib: is missing; static needs calib, reader or ranges", "mode")
+    level, budget = _read_level(settings, has_ranges=bool(load)), _read_budget(settings)
     with settings.blame("method"):
         return Calibration(
             samples=samples,
+            accuracy=level,
+            budget=budget,
             options=RangeOptions(
                 method=settings.get("method", RangeOptions.method),
                 percentile=settings.get("percentile", RangeOptions.percentile),
@@ -33,6 +35,26 @@ def build_calibration(settings: Settings) -> Calibration | None:
             save=Path(save) if save else None,
         )
     return None
+
+
+def _read_level(settings: Settings, *, has_ranges: bool) -> str | None:
+    with settings.blame("accuracy"):
+        return choose_level(settings.get("accuracy", None), has_ranges=has_ranges)
+    return None
+
+
+def _read_budget(settings: Settings) -> Budget:
+    values = {name: setting.value for name, setting in settings.merge_table("budget").items()}
+    labels = values.get("labels")
+    with settings.blame_line(settings.find_line("budget")):
+        return Budget.parse(
+            min_sqnr_db=values.get("min_sqnr"),
+            min_agreement_percent=values.get("min_agreement"),
+            max_accuracy_drop=values.get("max_accuracy_drop"),
+            labels=None if labels is None else Path(labels),
+            time_limit_s=values.get("time_limit"),
+        )
+    return Budget()
 
 
 def build_evaluation(settings: Settings) -> Evaluation | None:
@@ -97,12 +119,9 @@ def _choose_samples(
 
 def _read_limits(settings: Settings) -> dict[str, float]:
     """The limits that can be taken; those of the model come before those of the defaults."""
-    common: Mapping[str, Setting] = {}
-    if "gates" in settings.defaults:
-        common = settings.defaults["gates"].value
-    own: Mapping[str, Setting] = settings.own["gates"].value if "gates" in settings.own else {}
     limits: dict[str, float] = {}
-    for name, setting in {**common, **own}.items():
+    for key, setting in settings.merge_table("gates").items():
+        name = key.replace("_", "-")
         rule = GATE_RULES[name]
         with settings.blame_line(setting.line):
             check_limits({name: setting.value})

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from onnxq.calibration import fingerprint_model
-from onnxq.comparison.labels import find_labels
+from onnxq.comparison.labels import Labels, find_labels
 from onnxq.errors import OnnxqError
 from onnxq.graph.files import ModelFile, load_model
 from onnxq.plan import DynamicOptions, StaticOptions
-from onnxq.runs.jobs import Evaluation, ModelJob, SampleChoice
+from onnxq.runs.jobs import Calibration, Evaluation, ModelJob, SampleChoice
 from onnxq.runtime.processor import adds_products_exactly
 from onnxq.runtime.session import InputSignature
 from onnxq.runtime.signatures import read_signatures
@@ -75,12 +75,14 @@ def take_fingerprints(job: ModelJob) -> Fingerprints:
             parts.append(_fingerprint_samples(calibration.samples, inputs))
         if calibration.load is not None:
             parts.append(fingerprint_model((calibration.load,)))
+        folder = None if calibration.samples is None else calibration.samples.folder
+        parts += _fingerprint_labels(calibration.budget.find_labels(folder))
     return Fingerprints(
         model=fingerprint_file(file),
         calibration=_hash(parts) if parts else "",
         options=_hash(
             [job.mode, job.target, job.options, job.keep_metadata]
-            + ([] if calibration is None else [calibration.options, calibration.samples])
+            + ([] if calibration is None else _list_options(calibration))
         ),
         evaluation="" if evaluation is None else _fingerprint_evaluation(evaluation, inputs),
         measures=""
@@ -88,6 +90,22 @@ def take_fingerprints(job: ModelJob) -> Fingerprints:
         else _hash([dataclasses.replace(evaluation.options, limits={}), evaluation.samples]),
         versions={name: version(name) for name in PACKAGES} | _describe_processor(job.options),
     )
+
+
+def _list_options(calibration: Calibration) -> list[Any]:
+    return [
+        calibration.options,
+        calibration.samples,
+        calibration.accuracy,
+        calibration.budget,
+    ]
+
+
+def _fingerprint_labels(labels: Labels | None) -> list[str]:
+    """None where the folders of the samples are the classes."""
+    if labels is None or not Path(labels.source).is_file():
+        return []
+    return [fingerprint_model((Path(labels.source),))]
 
 
 def _describe_processor(options: DynamicOptions | StaticOptions) -> dict[str, str]:
@@ -118,8 +136,7 @@ def find_output(job: ModelJob) -> str:
 def _fingerprint_evaluation(evaluation: Evaluation, inputs: Sequence[InputSignature]) -> str:
     parts = [_fingerprint_samples(evaluation.samples, inputs)]
     labels = find_labels(evaluation.samples.folder, evaluation.options.labels)
-    if labels is not None and Path(labels.source).is_file():
-        parts.append(fingerprint_model((Path(labels.source),)))
+    parts += _fingerprint_labels(labels)
     metric = evaluation.options.metric
     if metric is not None:
         # Not what else it imports: that cannot be told from the rest of Python.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from onnxq.pipelines import RangeOptions
+from onnxq.pipelines import Budget, RangeOptions
 from onnxq.pipelines.compare import CompareOptions
 from onnxq.plan import DynamicOptions, StaticOptions
 from onnxq.samples import SampleOptions, Samples, open_samples
@@ -56,12 +56,16 @@ class Calibration:
     Attributes:
         samples: None with ``load`` only.
         options: how ranges are chosen.
+        accuracy: level of techniques; None for the default.
+        budget: that the result has to meet.
         load: a file of ranges; None to calibrate.
         save: a file to write them to; None for none.
     """
 
     samples: SampleChoice | None
     options: RangeOptions
+    accuracy: str | None = None
+    budget: Budget = field(default_factory=Budget)
     load: Path | None = None
     save: Path | None = None
 

@@ -83,6 +83,8 @@ _KEYS = (
     Key("scale", Kind.NUMBER, use=Use.SAMPLES),
     Key("layout", Kind.TEXT, use=Use.SAMPLES),
     Key("channels", Kind.TEXT, use=Use.SAMPLES),
+    Key("accuracy", Kind.TEXT, (STATIC,)),
+    Key("budget", Kind.TABLE, (STATIC,)),
     Key("method", Kind.TEXT, (STATIC,)),
     Key("percentile", Kind.NUMBER, (STATIC,)),
     Key("ranges", Kind.TEXT, (STATIC,)),
@@ -103,6 +105,15 @@ _KEYS = (
     Key("report", Kind.TEXTS, use=Use.EVALUATION, is_own=True),
     Key("gates", Kind.TABLE, use=Use.EVALUATION),
 )
+
+BUDGET_KEYS: Mapping[str, Kind] = {
+    "min_sqnr": Kind.NUMBER,
+    "min_agreement": Kind.NUMBER,
+    "max_accuracy_drop": Kind.NUMBER,
+    "labels": Kind.TEXT,
+    "time_limit": Kind.NUMBER,
+}
+"""Of the table ``budget``, as the options of ``onnxq static``; gates have a table of their own."""
 
 KEYS: Mapping[str, Key] = {key.name: key for key in _KEYS}
 """Every key by its name."""

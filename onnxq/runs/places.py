@@ -8,7 +8,7 @@ from pathlib import Path
 from onnxq.errors import OnnxqError
 from onnxq.graph.output import check_output
 from onnxq.runs.jobs import ModelJob, Pipeline
-from onnxq.runs.keys import KEYS
+from onnxq.runs.keys import KEYS, STATIC
 from onnxq.runs.settings import Settings
 
 Job = tuple[Settings, ModelJob]
@@ -79,6 +79,9 @@ def check_inputs(settings: Settings, folder: Path) -> None:
             _check_function(settings, key, value, folder)
         else:
             _expect(settings, key, folder / value, kind, value)
+    labels = settings.merge_table("budget").get("labels")
+    if labels is not None and mode == STATIC:
+        _expect(settings, "budget", folder / labels.value, "file", labels.value)
 
 
 def _written(job: ModelJob) -> Iterator[Place]:

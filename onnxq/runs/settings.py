@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 
 from onnxq.comparison.gates import GATE_RULES
 from onnxq.errors import OnnxqError, UsageError
-from onnxq.runs.keys import KEYS, Kind, Use, read_value
+from onnxq.runs.keys import BUDGET_KEYS, KEYS, Kind, Use, read_value
 from onnxq.runs.problems import Problems
 from onnxq.runs.toml_lines import LineIndex, Place
 
@@ -55,26 +55,33 @@ def read_settings(
                 problems.add(line, f"{written} = {error}")
                 continue
             if key.kind is Kind.TABLE:
-                read = _read_gates(read, (*place, written), lines, problems)
+                read = _read_table(name, read, (*place, written), lines, problems)
             found[name] = Setting(read, line)
     return found
 
 
-def _read_gates(
-    table: Mapping[str, Any], place: Place, lines: LineIndex, problems: Problems
+_TABLES: Mapping[str, tuple[str, Mapping[str, Kind]]] = {
+    "gates": ("gate", {name.replace("-", "_"): Kind.NUMBER for name in GATE_RULES}),
+    "budget": ("key of a budget", BUDGET_KEYS),
+}
+"""What is in each table, by its key: what one entry is called, and the kinds of their values."""
+
+
+def _read_table(
+    key: str, table: Mapping[str, Any], place: Place, lines: LineIndex, problems: Problems
 ) -> dict[str, Setting]:
-    """The limits in a table by the names of their rules; what is wrong is noted and left out."""
+    """The values in a table by their names; what is wrong is noted and left out."""
+    kind_of_entry, kinds = _TABLES[key]
     found: dict[str, Setting] = {}
     for written, value in table.items():
-        name, line = written.replace("_", "-"), lines.find(*place, written)
-        if name not in GATE_RULES:
-            known = ", ".join(one.replace("-", "_") for one in GATE_RULES)
-            problems.add(line, f"{written}: no such gate; there are {known}")
+        name, line = written.replace("-", "_"), lines.find(*place, written)
+        if name not in kinds:
+            problems.add(line, f"{written}: no such {kind_of_entry}; there are {', '.join(kinds)}")
         elif name in found:
             problems.add(line, f"{written}: stands here twice, with a dash and an underscore")
         else:
             try:
-                found[name] = Setting(read_value(Kind.NUMBER, value), line)
+                found[name] = Setting(read_value(kinds[name], value), line)
             except UsageError as error:
                 problems.add(line, f"{written} = {error}")
     return found
@@ -105,6 +112,14 @@ class Settings:
         """The value of a key."""
         setting = self.own.get(name) or self.defaults.get(name)
         return default if setting is None else cast(T, setting.value)
+
+    def merge_table(self, name: str) -> dict[str, Setting]:
+        """The values of a table; those of the model come before those of the defaults."""
+        merged: dict[str, Setting] = {}
+        for level in (self.defaults, self.own):
+            if name in level:
+                merged.update(level[name].value)
+        return merged
 
     def has(self, *names: str) -> bool:
         """Whether one of the keys is there."""

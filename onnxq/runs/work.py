@@ -121,6 +121,8 @@ def _run_mode(job: ModelJob, progress: Progress) -> QuantizationResult:
         options=options,
         samples=None if calibration.samples is None else calibration.samples.open(),
         range_options=calibration.options,
+        accuracy=calibration.accuracy,
+        budget=calibration.budget,
         range_files=RangeFiles(load=calibration.load, save=calibration.save),
         force=True,
         keep_metadata=job.keep_metadata,

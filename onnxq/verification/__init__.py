@@ -9,7 +9,12 @@ from typing import Any, Protocol
 
 import onnx_ir as ir
 
-from onnxq.errors import ExecutionError, OutputError, VerificationError
+from onnxq.errors import (
+    ExecutionError,
+    OutputError,
+    UnsupportedModelError,
+    VerificationError,
+)
 from onnxq.graph.check import find_fault
 from onnxq.graph.constants import constant_tensor, dimensions
 from onnxq.graph.scopes import iterate_scopes
@@ -25,6 +30,8 @@ MOST_SIZE_HINTS = 4
 
 LOWEST_EXPECTED_SQNR_DB = 10.0
 """An output under this is a third noise: something is wrong with the model, or with the data."""
+
+_NO_KERNEL = "Could not find an implementation"
 
 Track = Callable[[Iterable[Feeds], int | None], Iterable[Feeds]]
 """Shows progress over feeds, of which there are so many, or an unknown number."""
@@ -98,6 +105,7 @@ def verify(
 
     Raises:
         VerificationError: the result is invalid, or fails where the float model works.
+        UnsupportedModelError: the runtime lacks kernels for it, as in too new an operator set.
         DataError: the samples do not fit the model.
         ExecutionError: the float model cannot run on the samples given.
     """
@@ -203,6 +211,11 @@ def _open_quantized(
             Session(float_path)
         except ExecutionError as original:
             raise original from None
+        if _NO_KERNEL in error.reason:
+            raise UnsupportedModelError(
+                f"{float_path}: this onnxruntime has no kernel for what its quantized form needs: "
+                f"{error.reason}; export the model with an older operator set"
+            ) from error
         raise VerificationError(
             f"{float_path}: loads, but its quantized form does not: {error.reason}; "
             "please report this model"

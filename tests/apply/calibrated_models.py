@@ -61,13 +61,16 @@ def quantize_static(
     samples: Sequence[Feeds] | None = None,
     *,
     method: str = "minmax",
+    accuracy: str | None = "fast",
     **options: Any,
 ) -> Quantized:
     """Save ``model`` and ``samples`` in ``folder`` and quantize through the public interface."""
     source = save(model, folder / "model.onnx")
     data = save_samples(images() if samples is None else samples, folder / "samples")
     output = folder / "quantized.onnx"
-    result = onnxq.quantize_static(source, data, output, method=method, **options)
+    result = onnxq.quantize_static(
+        source, data, output, method=method, accuracy=accuracy, **options
+    )
     return Quantized(model, result.output, result)
 
 

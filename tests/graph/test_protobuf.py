@@ -141,6 +141,27 @@ def test_refuses_short_constants_wherever_they_are(where: str, tmp_path: Path) -
         parse_model(save(model, tmp_path / "model.onnx"))
 
 
+@pytest.mark.parametrize("type_", [0, 65], ids=["undefined", "unknown"])
+@pytest.mark.parametrize("where", ["main", "body", "function"])
+def test_refuses_an_element_type_that_there_is_not(where: str, type_: int, tmp_path: Path) -> None:
+    """The checker of onnx lets it pass."""
+    model = _nested_model()
+    node = constant_node(np.ones(4, np.float32), "k")
+    node.attribute[0].t.data_type = type_
+    _bodies(model)[where].node.insert(0, node)
+    with pytest.raises(InvalidModelError, match=f"'k' is of the element type {type_}"):
+        parse_model(save(model, tmp_path / "model.onnx"))
+
+
+def test_takes_an_attribute_of_the_caller_of_a_function(tmp_path: Path) -> None:
+    model = _nested_model()
+    node = constant_node(np.ones(4, np.float32), "k")
+    node.attribute[0].ClearField("t")
+    node.attribute[0].ref_attr_name = "table"
+    _bodies(model)["function"].node.insert(0, node)
+    assert parse_model(save(model, tmp_path / "model.onnx")) == model
+
+
 def _sparse() -> onnx.SparseTensorProto:
     values = numpy_helper.from_array(np.ones(2, np.float32), "sparse")
     return helper.make_sparse_tensor(values, numpy_helper.from_array(np.array([1, 3])), [4])

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxq.errors import DataError, ExecutionError, VerificationError
+from onnxq.errors import DataError, ExecutionError, UnsupportedModelError, VerificationError
 from onnxq.runtime.session import Feeds
 from onnxq.samples import Hints, SampleFolder
 from onnxq.verification import Verification, find_hints, verify
@@ -75,6 +75,13 @@ def test_samples_of_another_shape_are_refused(tmp_path: Path) -> None:
     np.savez(samples / "0.npz", x=np.ones((1, 17), np.float32))
     with pytest.raises(DataError, match=r"float32\[1, 17\]; expected x: float32\[N, 16\]"):
         check(model(), model(), tmp_path, data=samples)
+
+
+def test_operators_without_a_kernel_are_the_limit_of_the_runtime(tmp_path: Path) -> None:
+    """As QuantizeLinear of operator set 28 in onnxruntime 1.32, which runs the float model."""
+    text = "a = Cast<to = 16>(x) b = Cast<to = 16>(w) c = MatMul(a, b) y = Cast<to = 1>(c)"
+    with pytest.raises(UnsupportedModelError, match=r"kernel .* MatMul\(13\).*older operator set"):
+        check(model(), model(text), tmp_path)
 
 
 def test_constant_dequantize_linear_is_refused(tmp_path: Path) -> None:
