@@ -47,6 +47,7 @@ class Scheme:
         block_size: elements along the reduction that share a scale; None means all of them.
         symmetric: whether real 0 sits in the middle of the integers.
         reduce_range: give up one bit, so that u8 x s8 sums fit 16 bits (x86 without VNNI).
+        limits_pairs: have scales in which such sums of two neighbours fit, instead.
     """
 
     type: WeightType
@@ -54,6 +55,7 @@ class Scheme:
     block_size: int | None = None
     symmetric: bool = True
     reduce_range: bool = False
+    limits_pairs: bool = False
 
     @property
     def range(self) -> tuple[int, int]:
@@ -108,6 +110,7 @@ class Scheme:
                     grain,
                     "" if self.symmetric else "asymmetric",
                     "7-bit" if self.reduce_range else "",
+                    "in pairs" if self.limits_pairs else "",
                 ),
             )
         )

@@ -81,6 +81,15 @@ class Layer:
             return matrices.reshape(self.weight.shape)
         return np.ascontiguousarray(matrices.reshape(self.channels, -1).T)
 
+    @property
+    def order_of_sums(self) -> Array:
+        """Positions of the inputs of a matrix in the order in which integer kernels add them up."""
+        if self.window is None:
+            return np.arange(self.weight.shape[0 if not self._is_output_first else 1])
+        shape = self.weight.shape[1:]
+        positions = np.arange(int(np.prod(shape))).reshape(shape)
+        return np.moveaxis(positions, 0, -1).reshape(-1)
+
     def spread_channels(self, numbers: Array) -> Array:
         """One number for each output channel, or one for all, as [groups, channels, 1]."""
         flat = np.broadcast_to(numbers.reshape(-1), (self.channels,))

@@ -12,6 +12,7 @@ from onnxq.numerics.ada_round import round_adaptively
 from onnxq.numerics.affine import Array
 from onnxq.numerics.bias_correction import match_mean
 from onnxq.numerics.moments import Moments
+from onnxq.numerics.pairs import find_large_pairs
 from onnxq.numerics.second_order import round_second_order, shift_target
 from onnxq.numerics.weight_scales import shrink_ranges
 from onnxq.plan import TensorPlan
@@ -99,8 +100,19 @@ class Rounding:
                 damping=self.damping,
                 iterations=ADAPTIVE_ITERATIONS,
             )
+        if scheme_of(tensor).limits_pairs:
+            integers = _limit_pairs(sample, integers, target, scale)
         real: Array = (integers - zero_point).astype(np.float32) * scale
         return real
+
+
+def _limit_pairs(sample: LayerSample, integers: Array, target: Array, scale: Array) -> Array:
+    """Nearest integers where two neighbours became too large together."""
+    order = sample.layer.order_of_sums
+    large = np.empty(integers.shape, np.bool_)
+    large[..., order] = find_large_pairs(integers[..., order])
+    nearest = np.rint(target / scale).astype(integers.dtype)
+    return np.where(large, nearest, integers)
 
 
 def correct_only(sample: LayerSample) -> LayerChange:

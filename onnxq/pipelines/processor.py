@@ -14,6 +14,10 @@ _SEVEN_BITS = (
     "7-bit weights, because this processor adds 8-bit products inexactly (no VNNI); "
     "--no-reduce-range for others"
 )
+_PAIRS = (
+    "scales of weights in which no sum of two products overflows, because this processor adds "
+    "8-bit products inexactly (no VNNI); --no-reduce-range for others"
+)
 _EIGHT_BITS = (
     "8-bit weights, whose products this processor adds inexactly (no VNNI): the comparison here "
     "shows errors that other processors do not make"
@@ -36,7 +40,10 @@ def note_products(plan: Plan, reduce_range: bool | None, target: Target) -> tupl
     if target.adds_products_exactly:
         return ()
     if reduce_range is None:
-        reduced = any(one.scheme is not None and one.scheme.reduce_range for one in plan.changes)
+        schemes = [one.scheme for one in plan.changes if one.scheme is not None]
+        if any(scheme.limits_pairs for scheme in schemes):
+            return (_PAIRS,)
+        reduced = any(scheme.reduce_range for scheme in schemes)
         return (_SEVEN_BITS,) if reduced else ()
     return (_EIGHT_BITS,) if not reduce_range and _has_inexact_sums(plan) else ()
 

@@ -3,45 +3,34 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from onnxq.graph.attributes import has_reference
-from onnxq.graph.constants import Constant, Use, dimensions
+from onnxq.graph.constants import Constant, dimensions
 from onnxq.plan.context import Context, describe_tensor
 from onnxq.plan.half import SMALLEST_OPERAND_ELEMENTS, plan_half_tensor
-from onnxq.plan.requirements import form_opset
+from onnxq.plan.pairs import limit_pairs
+from onnxq.plan.readings import Reading, align_reading, read_use
 from onnxq.plan.small_kernels import is_small_kernel
 from onnxq.plan.statistics import WeightStatistics, expect_sqnr_db
 from onnxq.plan.types import TensorPlan
-from onnxq.rules.forms import FORM_CHECKS, refuse_filter_bank
+from onnxq.rules.forms import refuse_filter_bank
 from onnxq.rules.products import adds_pairs_of_products
-from onnxq.rules.roles import Form, WeightRole, find_role
+from onnxq.rules.roles import Form
 from onnxq.schemes import Scheme, WeightType
 
 STORAGE_OVERHEAD_BYTES = 160
 """Two nodes with their names and a scale tensor, in the file."""
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """One reader with its role and the form it could take."""
-
-    use: Use
-    role: WeightRole | None
-    form: Form
-    reason: str
-    axes: tuple[int, ...]
-
-
 def plan_integer_tensor(constant: Constant, context: Context) -> TensorPlan:
     """Decide how an integer type can hold this tensor, or why it cannot."""
-    readings = [_read(use, constant, context) for use in constant.uses]
+    readings = [read_use(use, constant, context) for use in constant.uses]
     weights = [reading for reading in readings if reading.role is not None]
     if not weights:
         return _plan_operand(constant, context)
     order = list(Form)
     primary = min(weights, key=lambda reading: order.index(reading.form))
-    readings = [_align(reading, primary, context) for reading in readings]
+    readings = [align_reading(reading, primary, context) for reading in readings]
     if any(reading.form is Form.BLOCKED_MATMUL for reading in readings):
         return _plan_blocked(constant, context, readings, primary)
     if primary.form is Form.CALIBRATED:
@@ -49,59 +38,7 @@ def plan_integer_tensor(constant: Constant, context: Context) -> TensorPlan:
     return _plan_channels(constant, context, readings, primary)
 
 
-def _read(use: Use, constant: Constant, context: Context) -> _Reading:
-    role = find_role(use.node, use.input_index)
-    if role is None:
-        return _Reading(use, None, Form.STORAGE, "", ())
-    form, reason = _choose_form(use, role, constant, context)
-    rank = len(constant.tensor.shape)
-    axes = role.axes(use.node, rank)
-    if use.transposed:
-        axes = tuple(sorted(rank - 1 - axis for axis in axes))
-    if any(axis >= rank for axis in axes):
-        axes = ()
-    return _Reading(use, role, form, reason, axes)
-
-
-def _choose_form(
-    use: Use, role: WeightRole, constant: Constant, context: Context
-) -> tuple[Form, str]:
-    if use.node in context.calibrated:
-        return Form.CALIBRATED, ""
-    if use.node in context.refused:
-        return Form.STORAGE, context.refused[use.node]
-    if has_reference(use.node):
-        return Form.STORAGE, "an attribute is set by the caller of its function"
-    reasons: list[str] = []
-    for form in role.forms:
-        if form is Form.BLOCKED_MATMUL and context.options.weights.bits != 4:
-            continue
-        refusal = FORM_CHECKS[form](use, constant.tensor, context.target)
-        opset = form_opset(form, context.target)
-        if refusal is None and not context.has_opset(constant, opset):
-            refusal = context.explain_opset(opset)
-        if refusal is None:
-            return form, "; ".join(dict.fromkeys(reasons))
-        reasons.append(refusal)
-    if not role.forms:
-        reasons.append(f"no integer kernel for {use.node.op_type} without calibration")
-    return Form.STORAGE, "; ".join(dict.fromkeys(reasons))
-
-
-def _align(reading: _Reading, primary: _Reading, context: Context) -> _Reading:
-    """Make a reader that wants other scales than the primary one read dequantized weights."""
-    own_scales = reading.form.is_integer and context.options.per_channel
-    if own_scales and reading.axes != primary.axes:
-        label = context.label(primary.use.node)
-        return replace(
-            reading, form=Form.STORAGE, reason=f"shares its weight with {label}, on other axes"
-        )
-    return reading
-
-
-def _reason_not_to_store(
-    readings: list[_Reading], primary: _Reading, context: Context
-) -> str | None:
+def _reason_not_to_store(readings: list[Reading], primary: Reading, context: Context) -> str | None:
     options = context.options
     if not primary.form.is_integer and not options.storage:
         return "--no-storage"
@@ -111,7 +48,7 @@ def _reason_not_to_store(
 
 
 def _plan_channels(
-    constant: Constant, context: Context, readings: list[_Reading], primary: _Reading
+    constant: Constant, context: Context, readings: list[Reading], primary: Reading
 ) -> TensorPlan:
     options = context.options
     if unwanted := _reason_not_to_store(readings, primary, context):
@@ -135,6 +72,9 @@ def _plan_channels(
     statistics = context.measure(constant, scheme.axes)
     if not statistics.is_finite:
         return context.leave(constant, "holds NaN or infinity")
+    if context.options.reduce_range is None:
+        uses = tuple((one.use, one.form) for one in readings)
+        scheme, statistics = limit_pairs(constant, uses, primary.axes, scheme, statistics)
     expected = expect_sqnr_db(statistics, scheme)
     bulk = expect_sqnr_db(statistics, scheme, bulk=True)
     spoiled = _reason_spoiled(expected, bulk, scheme, primary, context)
@@ -152,7 +92,7 @@ def _plan_channels(
 
 
 def _plan_calibrated(
-    constant: Constant, context: Context, readings: list[_Reading], primary: _Reading
+    constant: Constant, context: Context, readings: list[Reading], primary: Reading
 ) -> TensorPlan:
     scheme = replace(
         context.calibrated_weights,
@@ -170,6 +110,9 @@ def _plan_calibrated(
     statistics = context.measure(constant, scheme.axes)
     if not statistics.is_finite:
         return context.leave(constant, "holds NaN or infinity")
+    if context.options.reduce_range is None:
+        uses = tuple((one.use, one.form) for one in readings)
+        scheme, statistics = limit_pairs(constant, uses, primary.axes, scheme, statistics)
     expected = expect_sqnr_db(statistics, scheme)
     return replace(
         _describe(constant, context, readings, primary, scheme, statistics),
@@ -178,7 +121,7 @@ def _plan_calibrated(
 
 
 def _plan_blocked(
-    constant: Constant, context: Context, readings: list[_Reading], primary: _Reading
+    constant: Constant, context: Context, readings: list[Reading], primary: Reading
 ) -> TensorPlan:
     shared = len(readings) > 1 and not context.target.contrib_operators
     if shared or any(reading.form is not Form.BLOCKED_MATMUL for reading in readings):
@@ -204,8 +147,8 @@ def _plan_blocked(
 def _describe(
     constant: Constant,
     context: Context,
-    readings: list[_Reading],
-    primary: _Reading,
+    readings: list[Reading],
+    primary: Reading,
     scheme: Scheme,
     statistics: WeightStatistics,
 ) -> TensorPlan:
@@ -219,7 +162,7 @@ def _describe(
     )
 
 
-def _without_blocks(reading: _Reading) -> Form:
+def _without_blocks(reading: Reading) -> Form:
     return Form.INTEGER_MATMUL if reading.form is Form.BLOCKED_MATMUL else reading.form
 
 
@@ -233,18 +176,18 @@ def _plan_operand(constant: Constant, context: Context) -> TensorPlan:
     )
 
 
-def _scale_axes(primary: _Reading, context: Context) -> tuple[int, ...]:
+def _scale_axes(primary: Reading, context: Context) -> tuple[int, ...]:
     if context.options.per_channel:
         return primary.axes
     # Recurrent kernels want one scale for each direction even when it is one "per tensor".
     return primary.axes[:1] if primary.form is Form.INTEGER_LSTM else ()
 
 
-def _explain(primary: _Reading, reason: str) -> str:
+def _explain(primary: Reading, reason: str) -> str:
     return "; ".join(dict.fromkeys(filter(None, (primary.reason, reason))))
 
 
-def _refuse_asymmetric(scheme: Scheme, primary: _Reading, constant: Constant) -> str | None:
+def _refuse_asymmetric(scheme: Scheme, primary: Reading, constant: Constant) -> str | None:
     if scheme.symmetric or not primary.form.is_integer:
         return None
     if primary.form is not Form.INTEGER_MATMUL or len(constant.tensor.shape) > 2:
@@ -253,7 +196,7 @@ def _refuse_asymmetric(scheme: Scheme, primary: _Reading, constant: Constant) ->
 
 
 def _reason_for_half(
-    constant: Constant, scheme: Scheme, primary: _Reading, context: Context
+    constant: Constant, scheme: Scheme, primary: Reading, context: Context
 ) -> str | None:
     shape = dimensions(constant.tensor)
     if scheme.axes and context.keep_small_kernels and is_small_kernel(constant):
@@ -264,14 +207,14 @@ def _reason_for_half(
 
 
 def _reason_spoiled(
-    expected_db: float, bulk_db: float, scheme: Scheme, primary: _Reading, context: Context
+    expected_db: float, bulk_db: float, scheme: Scheme, primary: Reading, context: Context
 ) -> str | None:
     target = context.target
     lowest = (
         target.lowest_integer_sqnr_db if primary.form.is_integer else target.lowest_storage_sqnr_db
     )
-    # One bit less leaves 6 dB less of any weight: that spoils none.
-    allowance_db = 6.02 if scheme.reduce_range else 0.0
+    # Up to one bit less leaves up to 6 dB less of any weight: that spoils none.
+    allowance_db = 6.02 if scheme.reduce_range or scheme.limits_pairs else 0.0
     name = scheme.type.value
     if expected_db < lowest - allowance_db:
         return f"fp16: {name} would leave only {expected_db:.0f} dB of it"
@@ -281,7 +224,7 @@ def _reason_spoiled(
 
 
 def _refuse_storage(
-    constant: Constant, scheme: Scheme, primary: _Reading, context: Context
+    constant: Constant, scheme: Scheme, primary: Reading, context: Context
 ) -> str | None:
     tensor = constant.tensor
     scales = _count_indices(constant, scheme.axes)
