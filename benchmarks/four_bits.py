@@ -24,7 +24,7 @@ COLUMNS = ("model", "setting", "SQNR dB", "agreement", "task", "smaller", "speed
 NOTES = (
     "int4 weights with one scale for each channel, uint8 activations: `onnxq static --weights int4 "
     "--accuracy LEVEL`. *fast* rounds to the nearest integer. Integers of 4 bits are exact on "
-    "every processor. Speed-up and CPU s as in zoo_accuracy.md.",
+    "every processor. Speed-up and CPU s as in zoo_static.py.",
 )
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from exact_products import make_products_exact
 from settings import SETTINGS, Setting, Tool
 
-STEPS = ("open_float_model", "plan_with_opset", "apply_plan", "write_smaller", "verify")
+STEPS = ("open_float_model", "plan_model", "apply_plan", "write_smaller", "verify")
 """Functions that ``run_dynamic`` calls, in order."""
 
 FIRST_OPSET_PER_CHANNEL = 13

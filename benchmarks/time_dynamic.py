@@ -155,7 +155,7 @@ def make_tables(
 
 STEP_LABELS = {
     "open_float_model": "load, simplify",
-    "plan_with_opset": "plan",
+    "plan_model": "plan",
     "apply_plan": "apply",
     "write_smaller": "compute weights, write",
     VERIFICATION: "try the result",
