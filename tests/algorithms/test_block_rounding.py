@@ -70,7 +70,7 @@ def test_layers_give_nearly_what_they_gave(rng: np.random.Generator, tmp_path: P
         rebuilt = dequantize(nearest, parameters).reshape(K, -1)
         before = np.square(inputs @ (rebuilt - real)).sum()
         after = np.square(inputs @ (_rebuild(found, name) - real)).sum()
-        assert after < 0.5 * before
+        assert after < 0.7 * before
 
 
 def test_small_groups_of_layers_give_the_same(
