@@ -70,7 +70,8 @@ def quantize_blocks_second_order(
         quantized_min=low,
         quantized_max=high,
     )
-    quantized = np.array(np.broadcast_to(parameters.zero_point, padded.shape))
+    quantized = np.empty(padded.shape, np.int32)
+    quantized[...] = parameters.zero_point
     quantized.reshape(-1, columns)[: len(weight)] = rounded[0].T
     return quantized, parameters
 

@@ -208,6 +208,20 @@ def test_without_any_positions_weights_are_rounded_to_nearest(damping: float) ->
     assert np.array_equal(rounded, np.clip(np.rint(weight / np.float32(0.3)), -8, 7))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf], ids=str)
+def test_a_hessian_without_numbers_is_refused(value: float) -> None:
+    hessian = np.full((1, 2, 2), value)
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        round_second_order(
+            np.ones((1, 1, 2), np.float32),
+            hessian,
+            np.float32(1),
+            np.int32(0),
+            quantized_min=-8,
+            quantized_max=7,
+        )
+
+
 def _collect(real: Array, quantized: Array) -> Moments:
     moments = Moments(groups=real.shape[0], size=real.shape[2])
     moments.add(real, quantized)
