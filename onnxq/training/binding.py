@@ -7,7 +7,7 @@ tied.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,7 @@ import onnx_ir as ir
 import torch
 
 from onnxq.graph.attributes import float_attribute
-from onnxq.graph.constants import constant_tensor, dimensions
+from onnxq.graph.constants import constant_tensor
 from onnxq.graph.scopes import iterate_scopes
 from onnxq.training.operators.quantization import TYPE_LIMITS
 from onnxq.training.quantities import (
@@ -299,14 +299,3 @@ def _clip_limits(node: ir.Node) -> tuple[float | None, float | None]:
         tensor = constant_tensor(clip.inputs[index]) if index < len(clip.inputs) else None
         found.append(None if tensor is None else float(tensor.numpy().reshape(-1)[0]))
     return found[0], found[1]
-
-
-def iterate_names(values: Sequence[ir.Value]) -> Iterator[str]:
-    """Names of values, for messages."""
-    yield from (value.name or "?" for value in values)
-
-
-def shape_of(value: ir.Value) -> tuple[int, ...]:
-    """The shape of a constant; () if it is none."""
-    tensor = constant_tensor(value)
-    return () if tensor is None else dimensions(tensor)

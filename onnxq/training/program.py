@@ -14,7 +14,7 @@ from onnxq.errors import UnsupportedModelError
 from onnxq.graph.constants import constant_tensor
 from onnxq.graph.scopes import iterate_scopes
 from onnxq.training.operators import OPERATORS, Call, Operator
-from onnxq.training.operators.fused import FUSED, find_pair
+from onnxq.training.operators.fused import Pair, fake_quantize_pair, find_pair
 from onnxq.training.operators.quantization import TYPE_LIMITS
 from onnxq.training.tensors import to_torch
 
@@ -154,10 +154,10 @@ class _Compiler:
         for node in graph:
             if node in fused or any(value in self.trained for value in node.outputs):
                 continue
-            second = find_pair(node)
-            if second is not None:
-                fused.add(second)
-            step = self._make_step(node, second)
+            pair = find_pair(node)
+            if pair is not None:
+                fused.update(pair.nodes)
+            step = self._make_step(node, pair)
             if not self._fold(step):
                 steps.append(step)
         return Block(_mark_last_uses(steps, outputs), outputs)
@@ -173,7 +173,7 @@ class _Compiler:
         small = tensor.dtype in (torch.int8, torch.uint8)
         return tensor.to(self._device) if tensor.is_floating_point() or small else tensor
 
-    def _make_step(self, node: ir.Node, second: ir.Node | None) -> Step:
+    def _make_step(self, node: ir.Node, pair: Pair | None) -> Step:
         attributes: dict[str, Any] = {}
         branches: tuple[Block, ...] = ()
         if node.op_type == "If" and not node.domain:
@@ -187,7 +187,8 @@ class _Compiler:
         else:
             attributes = {name: _read(one) for name, one in node.attributes.items()}
             attributes["limits"] = _find_limits(node)
-        last = second or node
+        if pair is not None and pair.levels is not None:
+            attributes["limits"] = pair.levels
         call = Call(
             node.op_type,
             attributes,
@@ -195,10 +196,11 @@ class _Compiler:
             len(node.outputs),
             self._device,
         )
+        outputs = tuple(node.outputs)
         operator = None if branches else OPERATORS[node.domain, node.op_type]
-        if second is not None:
-            operator = FUSED
-        return Step(node, operator, call, tuple(node.inputs), tuple(last.outputs), branches)
+        if pair is not None:
+            operator, outputs = fake_quantize_pair, (pair.output,)
+        return Step(node, operator, call, tuple(node.inputs), outputs, branches)
 
     def _fold(self, step: Step) -> bool:
         """Compute a step now if nothing can change what it gives."""
