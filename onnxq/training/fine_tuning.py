@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -79,6 +80,21 @@ class Tuned:
     samples: tuple[int, int]
     device: str
     notes: tuple[str, ...] = field(default_factory=tuple)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data of everything above."""
+        history = self.history
+        return {
+            "device": self.device,
+            "samples": self.samples[0],
+            "held_back": self.samples[1],
+            "trained_tensors": dict(self.trained),
+            "learning_rate": history.factor,
+            "steps": history.steps,
+            "stopped": history.stopped,
+            "best": history.best,
+            "curve": [point.to_json() for point in history.points],
+        }
 
 
 def fine_tune(

@@ -51,6 +51,12 @@ class Point:
     sqnr_db: float
     seconds: float
 
+    def to_json(self) -> dict[str, float | None]:
+        """Plain data; null for what is no finite number."""
+        return {
+            name: value if math.isfinite(value) else None for name, value in vars(self).items()
+        }
+
 
 @dataclass(frozen=True)
 class Status:
