@@ -11,7 +11,7 @@ from onnxq.api.paths import optional_path
 
 if TYPE_CHECKING:
     from onnxq.pipelines import Progress
-    from onnxq.pipelines.qat import TrainingResult
+    from onnxq.pipelines.qat_result import TrainingResult
     from onnxq.samples import ImageOptions
     from onnxq.training.trainer import Report
 
@@ -93,7 +93,8 @@ def quantize_qat(
     from onnxq.training.availability import require_torch
 
     require_torch()
-    from onnxq.pipelines.qat import LessonOptions, StartOptions, run_qat
+    from onnxq.pipelines.qat import run_qat
+    from onnxq.pipelines.qat_options import LessonOptions, StartOptions
     from onnxq.samples import SampleOptions, open_samples
     from onnxq.targets import find_target
     from onnxq.training.options import TrainingOptions

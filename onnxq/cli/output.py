@@ -13,9 +13,8 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from onnxq.training.trainer import Report, Status
-
     from onnxq.runtime.session import Feeds
+    from onnxq.training.trainer import Report, Status
 
 SECONDS_BETWEEN_LINES = 30
 

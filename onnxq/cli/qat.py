@@ -97,9 +97,7 @@ TRAINING = combine(
         metavar="X",
         help="Cut gradients longer than X times the usual one; 0 for never.",
     ),
-    click.option(
-        "--time-limit", type=float, metavar="SECONDS", help="Then take the best so far."
-    ),
+    click.option("--time-limit", type=float, metavar="SECONDS", help="Then take the best so far."),
     click.option(
         "--checkpoint",
         type=click.Path(path_type=Path, readable=False),
@@ -158,8 +156,11 @@ def qat(*, model: Path, reports: tuple[Path, ...], as_json: bool, **values: Any)
     with hold_signals():
         import onnxq
         from onnxq.cli.output import make_console, print_json, show_progress, show_training
-        from onnxq.report.training import check_training_report, print_training
-        from onnxq.report.training import write_training_report
+        from onnxq.report.training import (
+            check_training_report,
+            print_training,
+            write_training_report,
+        )
         from onnxq.samples import ImageOptions
 
     for path in reports:

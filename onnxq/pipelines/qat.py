@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxq.comparison.labels import Labels, find_labels
-from onnxq.errors import UsageError
 from onnxq.graph.check import explain_damage
 from onnxq.graph.files import load_model
 from onnxq.graph.output import Output, publish, stage_output, write_model
@@ -21,12 +21,12 @@ from onnxq.pipelines.common import (
     pass_through,
     prepare_model,
 )
+from onnxq.pipelines.qat_options import LessonOptions, StartOptions
+from onnxq.pipelines.qat_result import TrainingResult
 from onnxq.pipelines.static import run_static
-from onnxq.plan import DynamicOptions, StaticOptions
+from onnxq.plan import DynamicOptions
 from onnxq.runtime.session import Session
 from onnxq.samples import Part, Samples, calibration_part, verification_part
-from onnxq.schemes import ActivationScheme, ActivationType, WeightType
-from onnxq.targets import Target
 from onnxq.training.availability import require_torch
 from onnxq.training.options import TrainingOptions
 from onnxq.verification import Verification, find_hints, verify
@@ -34,147 +34,9 @@ from onnxq.verification.comparison import Comparison
 
 if TYPE_CHECKING:
     from onnxq.training.fine_tuning import Tuned
-    from onnxq.training.trainer import History, Report
+    from onnxq.training.trainer import Report
 
 KIND = "qat"
-
-WEIGHT_TYPES = {8: WeightType.INT8, 4: WeightType.INT4, 3: WeightType.INT4, 2: WeightType.INT4}
-ACTIVATION_TYPES = {8: ActivationType.UINT8, 4: ActivationType.UINT4}
-
-
-@dataclass(frozen=True, kw_only=True)
-class StartOptions:
-    """Where training starts.
-
-    Attributes:
-        init: a quantized model; None for the best result of static mode.
-        bits_weights: 8, 4, 3 or 2.
-        bits_activations: 8 or 4.
-        accuracy: level of static mode.
-        target: to quantize for.
-
-    Raises:
-        UsageError: bits that there are not, or with a model that has its own.
-    """
-
-    init: Path | None = None
-    bits_weights: int | None = None
-    bits_activations: int | None = None
-    accuracy: str = "best"
-    target: Target
-
-    def __post_init__(self) -> None:
-        for option, bits, known in (
-            ("--bits-weights", self.bits_weights, tuple(WEIGHT_TYPES)),
-            ("--bits-activations", self.bits_activations, tuple(ACTIVATION_TYPES)),
-        ):
-            if bits is None:
-                continue
-            if bits not in known:
-                raise UsageError(f"{option} {bits}: choose from {', '.join(map(str, known))}")
-            if self.init is not None:
-                raise UsageError(f"{option}: --init FILE has its own bits: leave it out")
-
-    @property
-    def static(self) -> StaticOptions:
-        """What static mode has to do for it."""
-        return StaticOptions(
-            weights=WEIGHT_TYPES[self.bits_weights or 8],
-            activations=ActivationScheme(type=ACTIVATION_TYPES[self.bits_activations or 8]),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class LessonOptions:
-    """What is learned.
-
-    Attributes:
-        labels: file with classes; None to learn from the float model alone.
-        loss: 'module:function'; None for the losses of onnxq.
-        layers: tensors inside that are compared, too.
-        checkpoint: file to write while training; None for none.
-        resume: whether to go on from it.
-        blockwise: block after block instead of the whole model at once.
-
-    Raises:
-        UsageError: options that contradict each other.
-    """
-
-    labels: Path | None = None
-    loss: str | None = None
-    layers: tuple[str, ...] = ()
-    checkpoint: Path | None = None
-    resume: bool = False
-    blockwise: bool = False
-
-    def __post_init__(self) -> None:
-        if self.resume and self.checkpoint is None:
-            raise UsageError("--resume goes on from a checkpoint: name it with --checkpoint FILE")
-        if self.loss is not None and (self.labels is not None or self.layers):
-            raise UsageError("--loss is the whole loss: leave out --labels and --distill-layers")
-        if self.blockwise and (self.loss or self.labels or self.layers or self.checkpoint):
-            raise UsageError(
-                "--blockwise compares blocks with those of the float model: leave out --loss, "
-                "--labels, --distill-layers and --checkpoint"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingResult:
-    """What was trained.
-
-    Attributes:
-        source: the float model.
-        output: where the trained model is.
-        start: what training started from: 'static' or a path.
-        start_result: of static mode; None for a given start.
-        start_sqnr_db: of the start, run by onnxruntime on the samples held back.
-        sqnr_db: of the result, likewise.
-        tuned: the training.
-        kept: whether the result is the trained model; otherwise it is the start.
-        float_size_bytes: of the float model.
-        size_bytes: of the result.
-        verification: of the result.
-        notes: what a user should know.
-    """
-
-    source: Path
-    output: Path
-    start: str
-    start_result: QuantizationResult | None
-    start_sqnr_db: float | None
-    sqnr_db: float | None
-    tuned: Tuned
-    kept: bool
-    float_size_bytes: int
-    size_bytes: int
-    verification: Verification
-    notes: tuple[str, ...] = field(default_factory=tuple)
-
-    @property
-    def history(self) -> History:
-        """The learning curve."""
-        return self.tuned.history
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data of everything above."""
-        started = self.start_result
-        return {
-            "schema_version": 1,
-            "mode": "qat",
-            "source": str(self.source),
-            "output": str(self.output),
-            "start": self.start,
-            "start_sqnr_db": self.start_sqnr_db,
-            "sqnr_db": self.sqnr_db,
-            "kept": self.kept,
-            "float_size_bytes": self.float_size_bytes,
-            "size_bytes": self.size_bytes,
-            "training": self.tuned.to_json(),
-            "notes": list(self.notes),
-            "verification": self.verification.to_json(),
-            "static": None if started is None else started.to_json(),
-        }
 
 
 def run_qat(
@@ -276,18 +138,17 @@ class _Job:
 
     def _train(self, model: Any, work: Path, start_path: Path) -> tuple[Tuned, Part]:
         from onnxq.training.fine_tuning import Lesson, fine_tune
-        from onnxq.training.teacher import Teacher
 
-        teacher = Teacher(self.source, self.lesson.layers, work)
         if self.validation is None:
             train = calibration_part(self.train)
-            held_back = verification_part(self.train, teacher.inputs)
+            held_back = verification_part(self.train, Session(self.source).inputs)
         else:
             label = self.validation.label
             train = Part(self.train, None, self.train.label)
             held_back = Part(self.validation, None, label)
         lesson = Lesson(
-            teacher=teacher,
+            source=self.source,
+            folder=work,
             train=train,
             validation=held_back,
             labels=self._labels(),
@@ -297,6 +158,7 @@ class _Job:
             float_model=self._simplified(),
             checkpoint=self.lesson.checkpoint,
             resume=self.lesson.resume,
+            blockwise=self.lesson.blockwise,
             fingerprint=self._fingerprint(start_path),
         )
         return fine_tune(model, lesson, self.training, self.report), held_back
@@ -337,7 +199,7 @@ class _Job:
             expected = reference.run(feeds)
             for comparison in comparisons:
                 comparison.add(feeds, expected)
-        return [comparison.mean_sqnr_db for comparison in comparisons]
+        return [_mean_db(comparison) for comparison in comparisons]
 
     def _is_better(self, start_db: float | None, trained_db: float | None) -> bool:
         """Whether the file is better, too, and not only the simulation.
@@ -369,4 +231,8 @@ class _Job:
         return tuple(notes)
 
 
-__all__ = ["LessonOptions", "StartOptions", "TrainingResult", "run_qat"]
+def _mean_db(comparison: Comparison) -> float | None:
+    """Mean SQNR over the float outputs; None where there is none, or all are identical."""
+    found = [one.sqnr_db for one in comparison.results() if one.sqnr_db is not None]
+    finite = [one for one in found if math.isfinite(one)]
+    return sum(finite) / len(finite) if finite else None

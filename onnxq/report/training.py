@@ -13,7 +13,7 @@ from rich.table import Table
 
 from onnxq.errors import UsageError
 from onnxq.graph.output import write_whole
-from onnxq.pipelines.qat import TrainingResult
+from onnxq.pipelines.qat_result import TrainingResult
 from onnxq.report.files import check_report_folder
 from onnxq.report.text import format_bytes, print_verification
 from onnxq.report.training_html import write_training_html
@@ -119,4 +119,3 @@ def _print_curve(console: Console, result: TrainingResult) -> None:
             "best" if is_best else "",
         )
     console.print(table)
-

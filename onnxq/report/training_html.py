@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from onnxq.pipelines.qat import TrainingResult
+from onnxq.pipelines.qat_result import TrainingResult
 from onnxq.report.html import require_jinja
 from onnxq.report.text import format_bytes
 
@@ -93,9 +93,7 @@ def write_training_html(result: TrainingResult, lines: Sequence[str], command: s
     points, best = result.history.points, result.history.best
     steps = [point.step for point in points]
     plots = [
-        draw_plot(
-            "SQNR on samples held back", steps, [one.sqnr_db for one in points], best, " dB"
-        ),
+        draw_plot("SQNR on samples held back", steps, [one.sqnr_db for one in points], best, " dB"),
         draw_plot(
             "loss on samples held back (logarithm to base 10)",
             steps,

@@ -19,11 +19,11 @@ class _Round(torch.autograd.Function):
     """Half to even, with gradient 1."""
 
     @staticmethod
-    def forward(_context: Any, value: torch.Tensor) -> torch.Tensor:  # noqa: D102
+    def forward(_context: Any, value: torch.Tensor) -> torch.Tensor:
         return torch.round(value)
 
     @staticmethod
-    def backward(_context: Any, *gradients: torch.Tensor) -> torch.Tensor:  # noqa: D102
+    def backward(_context: Any, *gradients: torch.Tensor) -> torch.Tensor:
         return gradients[0]
 
 
@@ -31,7 +31,7 @@ class _FakeQuantize(torch.autograd.Function):
     """One scale for the tensor: clamp, round and scale in one function, which saves memory."""
 
     @staticmethod
-    def forward(  # noqa: D102
+    def forward(
         context: Any, value: torch.Tensor, scale: torch.Tensor, low: float, high: float
     ) -> torch.Tensor:
         steps = value / scale
@@ -40,7 +40,7 @@ class _FakeQuantize(torch.autograd.Function):
         return steps.clamp(low, high).round_().mul_(scale)
 
     @staticmethod
-    def backward(context: Any, *gradients: torch.Tensor) -> Any:  # noqa: D102
+    def backward(context: Any, *gradients: torch.Tensor) -> Any:
         steps, scale = context.saved_tensors
         low, high = context.limits
         (gradient,) = gradients

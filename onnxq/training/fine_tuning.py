@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from onnxq.errors import DataError, UsageError
 from onnxq.samples import Part
 from onnxq.samples.user_code import load_function
 from onnxq.training.binding import bind
+from onnxq.training.blocks import cut_program
+from onnxq.training.blockwise import BlockwiseTrainer
 from onnxq.training.checkpoints import load_checkpoint, save_checkpoint
 from onnxq.training.device import choose_device
 from onnxq.training.examples import Example, Examples
@@ -24,9 +27,12 @@ from onnxq.training.options import TrainingOptions
 from onnxq.training.program import compile_model
 from onnxq.training.quantities import Quantities
 from onnxq.training.student import Student
-from onnxq.training.teacher import Teacher
+from onnxq.training.teacher import Teacher, list_tensors
 from onnxq.training.trainer import History, Report, Trainer
 from onnxq.training.writing import write_back
+
+UNIT_SAMPLES = 64
+"""From which the unit of the loss is found."""
 
 LAYER_SHARE = 0.5
 """Of the loss, all layers inside together; the other half is that of the outputs."""
@@ -37,7 +43,8 @@ class Lesson:
     """What to learn, and from what.
 
     Attributes:
-        teacher: the float model.
+        source: the float model.
+        folder: for copies of it.
         train: samples to learn from.
         validation: samples to choose by.
         labels: classes; None to learn from the float model alone.
@@ -47,10 +54,12 @@ class Lesson:
         float_model: simplified, whose weights the integers came from; None if it is not known.
         checkpoint: file to write after each validation, and to go on from; None for none.
         resume: whether to go on from it.
+        blockwise: block after block instead of all at once.
         fingerprint: of everything that the steps depend on.
     """
 
-    teacher: Teacher
+    source: Path
+    folder: Path
     train: Part
     validation: Part
     labels: Labels | None = None
@@ -60,6 +69,7 @@ class Lesson:
     float_model: ir.Model | None = None
     checkpoint: Path | None = None
     resume: bool = False
+    blockwise: bool = False
     fingerprint: str = ""
 
 
@@ -97,9 +107,7 @@ class Tuned:
         }
 
 
-def fine_tune(
-    model: ir.Model, lesson: Lesson, options: TrainingOptions, report: Report
-) -> Tuned:
+def fine_tune(model: ir.Model, lesson: Lesson, options: TrainingOptions, report: Report) -> Tuned:
     """Train the numbers of ``model`` and write the best ones into it.
 
     Args:
@@ -120,29 +128,85 @@ def fine_tune(
     masters = {} if lesson.float_model is None else find_masters(model, lesson.float_model)
     quantities = bind(model, device=device, bits=lesson.bits, masters=masters)
     student = _make_student(model, quantities, lesson, device)
-    train, validation = (_read(lesson, part) for part in (lesson.train, lesson.validation))
-    first = _first_examples(train)
-    student.try_stacking(*first)
-    outputs = _float_outputs(lesson, first[0], student)
-    trainer = Trainer(
-        student=student,
-        train=train,
-        validation=validation,
-        outputs=outputs,
-        loss=_make_loss(lesson, outputs, first),
-        options=options,
-        report=report,
-        save=_saver(lesson),
-    )
-    history = trainer.fit(_load(lesson))
+    school = _School.open(lesson, lesson.layers)
+    student.try_stacking(*school.first)
+    trainer = _make_trainer(student, lesson, school, options, report)
+    history = trainer.fit()
     if history.gained:
         write_back(quantities)
+    kinds = ("weight", "scale", "bias", "float")
     return Tuned(
         history=history,
-        trained={kind: len(quantities.of_kind(kind)) for kind in ("weight", "scale", "bias", "float")},
-        samples=(train.count, validation.count),
+        trained={kind: len(quantities.of_kind(kind)) for kind in kinds},
+        samples=(school.train.count, school.validation.count),
         device=str(device),
         notes=(note,) if note else (),
+    )
+
+
+@dataclass(frozen=True)
+class _School:
+    """Examples, and the teacher that they come from.
+
+    Attributes:
+        teacher: the float model.
+        train: examples to learn from.
+        validation: examples to choose by.
+        first: two of those to learn from, of the same shapes where there are such.
+    """
+
+    teacher: Teacher
+    train: Examples
+    validation: Examples
+    first: tuple[Example, Example]
+
+    @classmethod
+    def open(cls, lesson: Lesson, layers: Sequence[str]) -> _School:
+        """Load the float model, with ``layers`` as outputs."""
+        teacher = Teacher(lesson.source, layers, lesson.folder)
+
+        def read(part: Part) -> Examples:
+            return Examples(lambda: teacher.teach(part.read_samples(teacher.inputs), lesson.labels))
+
+        train = read(lesson.train)
+        return cls(teacher, train, read(lesson.validation), _first_examples(train))
+
+
+def _make_trainer(
+    student: Student, lesson: Lesson, school: _School, options: TrainingOptions, report: Report
+) -> Trainer | BlockwiseTrainer:
+    first = school.first
+    outputs = _float_outputs(school.teacher, first[0], student)
+    loss = _make_loss(lesson, outputs, list(islice(school.train.in_order(), UNIT_SAMPLES)))
+    if not lesson.blockwise:
+        return Trainer(
+            student=student,
+            train=school.train,
+            validation=school.validation,
+            outputs=outputs,
+            loss=loss,
+            options=options,
+            report=report,
+            save=_saver(lesson),
+            resumed=_load(lesson),
+        )
+    with torch.no_grad():
+        known = student.quantities.compute()
+    segments = cut_program(student.program, first[0].feeds, known, list_tensors(lesson.source))
+    if not segments:
+        raise UsageError(
+            "--blockwise: no place in this model where one tensor passes; leave it out"
+        )
+    school = _School.open(lesson, [one.target for one in segments])
+    return BlockwiseTrainer(
+        student=student,
+        segments=segments,
+        train=school.train,
+        validation=school.validation,
+        outputs=outputs,
+        loss=loss,
+        options=options,
+        report=report,
     )
 
 
@@ -155,11 +219,6 @@ def _make_student(
         if name not in inside:
             raise UsageError(f"--distill-layers {name}: the quantized model has no such tensor")
     return Student(program, quantities, tuple(inside[name] for name in lesson.layers))
-
-
-def _read(lesson: Lesson, part: Part) -> Examples:
-    inputs = lesson.teacher.inputs
-    return Examples(lambda: lesson.teacher.teach(part.read_samples(inputs), lesson.labels))
 
 
 def _first_examples(train: Examples) -> tuple[Example, Example]:
@@ -175,11 +234,11 @@ def _first_examples(train: Examples) -> tuple[Example, Example]:
     return first, second
 
 
-def _float_outputs(lesson: Lesson, example: Example, student: Student) -> tuple[str, ...]:
+def _float_outputs(teacher: Teacher, example: Example, student: Student) -> tuple[str, ...]:
     known = student.program.output_names
     found = tuple(
         name
-        for name in lesson.teacher.output_names
+        for name in teacher.output_names
         if name in known and name in example.targets and example.targets[name].dtype.kind == "f"
     )
     if not found:
@@ -187,7 +246,7 @@ def _float_outputs(lesson: Lesson, example: Example, student: Student) -> tuple[
     return found
 
 
-def _make_loss(lesson: Lesson, outputs: Sequence[str], first: Sequence[Example]) -> Loss:
+def _make_loss(lesson: Lesson, outputs: Sequence[str], examples: Sequence[Example]) -> Loss:
     if lesson.loss_function is not None:
         user = load_function("--loss", lesson.loss_function)
         return FunctionLoss(lesson.loss_function, user.function)
@@ -196,7 +255,7 @@ def _make_loss(lesson: Lesson, outputs: Sequence[str], first: Sequence[Example])
         weights = {name: one * (1 - LAYER_SHARE) for name, one in weights.items()}
         weights |= {name: LAYER_SHARE / len(lesson.layers) for name in lesson.layers}
     distillation = Distillation(weights)
-    distillation.measure(first)
+    distillation.measure(examples)
     if lesson.labels is None:
         return distillation
     output = lesson.labels.output or outputs[0]

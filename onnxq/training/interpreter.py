@@ -9,7 +9,7 @@ import onnx_ir as ir
 import torch
 
 from onnxq.errors import OnnxqError, UnsupportedModelError
-from onnxq.training.operators import UnsupportedForm
+from onnxq.training.operators import UnsupportedFormError
 from onnxq.training.program import Block, Program, Step, Values
 from onnxq.training.tensors import Array, to_torch
 
@@ -85,15 +85,15 @@ def _compute(step: Step, inputs: list[Any]) -> Sequence[torch.Tensor]:
     assert step.operator is not None
     try:
         return step.operator(step.call, inputs)
-    except UnsupportedForm as error:
+    except UnsupportedFormError as error:
         raise UnsupportedModelError(f"the training engine lacks {error}{_where(step)}") from error
     except OnnxqError:
         raise
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        raise NodeFailure(f"{step.node.op_type} failed{_where(step)}: {error}") from error
+        raise NodeError(f"{step.node.op_type} failed{_where(step)}: {error}") from error
 
 
-class NodeFailure(Exception):
+class NodeError(Exception):
     """torch could not compute a node; the text says which."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from onnxq.errors import DataError, UsageError
 from onnxq.training.examples import Example
@@ -46,7 +46,7 @@ class Distillation:
             target = to_torch(example.targets[name]).to(measured.device)
             finite = torch.isfinite(target)
             if bool(finite.all()):
-                error = F.mse_loss(measured, target)
+                error = functional.mse_loss(measured, target)
             else:
                 error = (measured - target)[finite].square().mean()
             total = total.to(error.device) + weight * error / self.signals[name]
@@ -75,7 +75,7 @@ class CrossEntropy:
         scores = outputs[self.output]
         rows = scores.reshape(-1, scores.shape[-1])
         labels = torch.from_numpy(example.labels).to(rows.device)
-        return self.share * F.cross_entropy(rows, labels) + (1 - self.share) * kept
+        return self.share * functional.cross_entropy(rows, labels) + (1 - self.share) * kept
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,13 @@ from onnxq.training.operators.fused import Pair, fake_quantize_pair, find_pair
 from onnxq.training.operators.quantization import TYPE_LIMITS
 from onnxq.training.tensors import to_torch
 
+CPU = torch.device("cpu")
+
 Values = dict[ir.Value, torch.Tensor]
 
-RANDOM = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "Bernoulli", "Multinomial"})
+RANDOM = frozenset(
+    {"RandomNormal", "RandomUniform", "RandomNormalLike", "Bernoulli", "Multinomial"}
+)
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class Program:
     inputs: tuple[ir.Value, ...]
     constants: Mapping[ir.Value, torch.Tensor]
     trained: frozenset[ir.Value] = field(default_factory=frozenset)
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -126,7 +130,7 @@ def compile_model(
             f"the training engine has no operator {', '.join(missing)}; nodes of these types "
             "cannot be trained through"
         )
-    device = device or torch.device("cpu")
+    device = device or CPU
     compiler = _Compiler(model, frozenset(trained), device)
     graph = model.graph
     block = compiler.compile(graph, tuple(graph.outputs))
@@ -137,9 +141,7 @@ def compile_model(
 
 
 class _Compiler:
-    def __init__(
-        self, model: ir.Model, trained: frozenset[ir.Value], device: torch.device
-    ) -> None:
+    def __init__(self, model: ir.Model, trained: frozenset[ir.Value], device: torch.device) -> None:
         self.trained = trained
         self.constants: Values = {}
         self._opsets = dict(model.opset_imports)

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import torch
 
 from onnxq.training.examples import Example, can_stack, stack
-from onnxq.training.interpreter import NodeFailure, run
+from onnxq.training.interpreter import NodeError, run
 from onnxq.training.losses import Loss, Outputs, Sqnr
 from onnxq.training.program import Program
 from onnxq.training.quantities import Quantities
@@ -49,7 +49,7 @@ class Student:
             alone = [self.outputs(one) for one in (first, second)]
             try:
                 together = self.outputs(stack((first, second))[0][0])
-            except NodeFailure:
+            except NodeError:
                 return
         for name, found in together.items():
             expected = [one[name] for one in alone]
@@ -73,7 +73,9 @@ class Student:
             total += float(found.detach())
         return total
 
-    def measure(self, batches: Iterable[Sequence[Example]], names: Sequence[str], loss: Loss) -> tuple[float, float]:
+    def measure(
+        self, batches: Iterable[Sequence[Example]], names: Sequence[str], loss: Loss
+    ) -> tuple[float, float]:
         """SQNR in dB at ``names``, and the mean loss, over examples."""
         sqnr, total, count = Sqnr(names), 0.0, 0
         known = self.quantities.compute()

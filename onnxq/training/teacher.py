@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 
 from onnxq.comparison.labels import Labels
@@ -73,6 +72,12 @@ class Teacher:
             yield Example(sample.name, sample.feeds, targets, wanted)
 
 
+def list_tensors(path: Path) -> frozenset[str]:
+    """Names of the tensors that nodes of the main graph of a model give."""
+    graph = load_model(path).model.graph
+    return frozenset(value.name or "" for node in graph for value in node.outputs)
+
+
 def _expose(path: Path, layers: Sequence[str], folder: Path) -> Path:
     """A copy of a model beside whose outputs tensors of its inside are outputs, too."""
     file = load_model(path)
@@ -87,7 +92,6 @@ def _expose(path: Path, layers: Sequence[str], folder: Path) -> Path:
     exposed = folder / "teacher.onnx"
     try:
         ir.save(file.model, exposed)
-        onnx.load(str(exposed), load_external_data=False)
     except OSError as error:
         raise DataError(f"{exposed}: cannot be written: {error.strerror or error}") from error
     return exposed

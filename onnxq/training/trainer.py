@@ -53,9 +53,7 @@ class Point:
 
     def to_json(self) -> dict[str, float | None]:
         """Plain data; null for what is no finite number."""
-        return {
-            name: value if math.isfinite(value) else None for name, value in vars(self).items()
-        }
+        return {name: value if math.isfinite(value) else None for name, value in vars(self).items()}
 
 
 @dataclass(frozen=True)
@@ -113,6 +111,7 @@ class Trainer:
         options: how.
         report: is told of each step.
         save: is called after each validation with all that is needed to go on.
+        resumed: what it was called with, to go on; None to begin.
     """
 
     student: Student
@@ -123,6 +122,7 @@ class Trainer:
     options: TrainingOptions
     report: Report
     save: Callable[[dict[str, Any]], None] | None = None
+    resumed: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.history = History()
@@ -130,14 +130,14 @@ class Trainer:
         self._began = time.monotonic()
         self._validation: list[Sequence[Example]] = []
 
-    def fit(self, resumed: dict[str, Any] | None = None) -> History:
+    def fit(self) -> History:
         """Train, and leave the student at its best.
 
         An interrupt or the time limit ends it early; what was best by then is kept.
         """
         quantities = self.student.quantities
         try:
-            self._run(resumed)
+            self._run(self.resumed)
         except KeyboardInterrupt:
             self.history.stopped = "interrupted"
         quantities.restore(self._best)

@@ -101,10 +101,7 @@ def require_shape(value: ir.Value) -> tuple[int, ...]:
 def _read_product(elements: ir.Value, node: ir.Node) -> WeightUse:
     _, scale_index, zero_index = _PRODUCTS[node.op_type]
     zero_point = node.inputs[zero_index] if zero_index < len(node.inputs) else None
-    if scale_index is None:
-        scale = _find_scale_behind(node)
-    else:
-        scale = node.inputs[scale_index]
+    scale = _find_scale_behind(node) if scale_index is None else node.inputs[scale_index]
     tensor = constant_tensor(scale)
     if tensor is None or (zero_point is not None and constant_tensor(zero_point) is None):
         return _without_scale(elements)

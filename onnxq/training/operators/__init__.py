@@ -22,7 +22,7 @@ from onnxq.training.operators import (
     resize,
     shapes,
 )
-from onnxq.training.operators.call import Call, Operator, UnsupportedForm
+from onnxq.training.operators.call import Call, Operator, UnsupportedFormError
 
 MICROSOFT = "com.microsoft"
 
@@ -56,4 +56,4 @@ OPERATORS: Mapping[tuple[str, str], Operator] = {
 }
 """Domain and type to function."""
 
-__all__ = ["MICROSOFT", "OPERATORS", "Call", "Operator", "UnsupportedForm"]
+__all__ = ["MICROSOFT", "OPERATORS", "Call", "Operator", "UnsupportedFormError"]

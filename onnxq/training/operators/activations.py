@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from onnxq.training.operators.call import Call, Inputs, Operator, Outputs, optional, pointwise
 
@@ -48,7 +48,7 @@ def _hard_swish(_call: Call, inputs: Inputs) -> Outputs:
 
 
 def _leaky_relu(call: Call, inputs: Inputs) -> Outputs:
-    return (F.leaky_relu(inputs[0], call.number("alpha", 0.01)),)
+    return (functional.leaky_relu(inputs[0], call.number("alpha", 0.01)),)
 
 
 def _prelu(_call: Call, inputs: Inputs) -> Outputs:
@@ -57,30 +57,30 @@ def _prelu(_call: Call, inputs: Inputs) -> Outputs:
 
 
 def _elu(call: Call, inputs: Inputs) -> Outputs:
-    return (F.elu(inputs[0], call.number("alpha", 1.0)),)
+    return (functional.elu(inputs[0], call.number("alpha", 1.0)),)
 
 
 def _celu(call: Call, inputs: Inputs) -> Outputs:
-    return (F.celu(inputs[0], call.number("alpha", 1.0)),)
+    return (functional.celu(inputs[0], call.number("alpha", 1.0)),)
 
 
 def _selu(call: Call, inputs: Inputs) -> Outputs:
     alpha = call.number("alpha", 1.6732632423543772)
     gamma = call.number("gamma", 1.0507009873554805)
-    return (gamma * F.elu(inputs[0], alpha),)
+    return (gamma * functional.elu(inputs[0], alpha),)
 
 
 def _thresholded_relu(call: Call, inputs: Inputs) -> Outputs:
-    return (F.threshold(inputs[0], call.number("alpha", 1.0), 0.0),)
+    return (functional.threshold(inputs[0], call.number("alpha", 1.0), 0.0),)
 
 
 def _gelu(call: Call, inputs: Inputs) -> Outputs:
-    return (F.gelu(inputs[0], approximate=call.text("approximate", "none")),)
+    return (functional.gelu(inputs[0], approximate=call.text("approximate", "none")),)
 
 
 def _fast_gelu(_call: Call, inputs: Inputs) -> Outputs:
     value, bias = inputs[0], optional(inputs, 1)
-    return (F.gelu(value if bias is None else value + bias, approximate="tanh"),)
+    return (functional.gelu(value if bias is None else value + bias, approximate="tanh"),)
 
 
 def _quick_gelu(call: Call, inputs: Inputs) -> Outputs:
@@ -89,7 +89,7 @@ def _quick_gelu(call: Call, inputs: Inputs) -> Outputs:
 
 
 def _bias_gelu(_call: Call, inputs: Inputs) -> Outputs:
-    return (F.gelu(inputs[0] + inputs[1]),)
+    return (functional.gelu(inputs[0] + inputs[1]),)
 
 
 OPERATORS: Mapping[str, Operator] = {
@@ -105,9 +105,9 @@ OPERATORS: Mapping[str, Operator] = {
     "Tanh": pointwise(torch.tanh),
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": _hard_swish,
-    "Softplus": pointwise(F.softplus),
-    "Softsign": pointwise(F.softsign),
-    "Mish": pointwise(F.mish),
+    "Softplus": pointwise(functional.softplus),
+    "Softsign": pointwise(functional.softsign),
+    "Mish": pointwise(functional.mish),
     "Erf": pointwise(torch.erf),
     "Gelu": _gelu,
     "Softmax": _softmax(torch.softmax),

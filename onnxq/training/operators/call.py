@@ -53,7 +53,7 @@ class Call:
 Operator = Callable[[Call, Inputs], Outputs]
 
 
-class UnsupportedForm(Exception):
+class UnsupportedFormError(Exception):
     """A node whose operator is known, but not with these attributes; the text says which."""
 
 

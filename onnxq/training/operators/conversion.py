@@ -10,9 +10,7 @@ import torch
 from onnxq.training.operators.call import Call, Inputs, Operator, Outputs
 from onnxq.training.tensors import TORCH_TYPES
 
-_INTEGERS = frozenset(
-    {torch.int8, torch.uint8, torch.int16, torch.int32}
-)
+_INTEGERS = frozenset({torch.int8, torch.uint8, torch.int16, torch.int32})
 
 
 def _cast(call: Call, inputs: Inputs) -> Outputs:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from onnxq.training.operators.call import Call, Inputs, Operator, Outputs, optional
 from onnxq.training.operators.windows import read_windows
 
-_CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-_TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+_CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
+_TRANSPOSED = {
+    1: functional.conv_transpose1d,
+    2: functional.conv_transpose2d,
+    3: functional.conv_transpose3d,
+}
 
 
 def convolve(
@@ -21,7 +25,7 @@ def convolve(
     windows = read_windows(call, value.shape[2:], weight.shape[2:])
     padding = windows.before
     if not windows.is_symmetric:
-        value, padding = F.pad(value, windows.flat), [0] * len(padding)
+        value, padding = functional.pad(value, windows.flat), [0] * len(padding)
     result: torch.Tensor = _CONVOLUTIONS[weight.dim() - 2](
         value,
         weight,

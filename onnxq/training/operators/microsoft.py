@@ -12,7 +12,9 @@ from onnxq.training.operators.quantization import dynamic_parameters
 from onnxq.training.tensors import as_float
 
 
-def _real(value: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor | None) -> torch.Tensor:
+def _real(
+    value: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor | None
+) -> torch.Tensor:
     """Integers of a matrix as what they stand for; several scales are those of columns."""
     number = as_float(value)
     if zero_point is not None:

@@ -82,9 +82,7 @@ def _slice(call: Call, inputs: Inputs) -> Outputs:
     return (value,)
 
 
-def _slice_axis(
-    value: torch.Tensor, axis: int, start: int, end: int, step: int
-) -> torch.Tensor:
+def _slice_axis(value: torch.Tensor, axis: int, start: int, end: int, step: int) -> torch.Tensor:
     size = value.shape[axis]
     first, last, _ = slice(start, end, step).indices(size)
     if step == 1:

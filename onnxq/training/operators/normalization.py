@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from onnxq.training.operators.call import (
     Call,
     Inputs,
     Operator,
     Outputs,
-    UnsupportedForm,
+    UnsupportedFormError,
     optional,
 )
 
 
 def _batch_normalization(call: Call, inputs: Inputs) -> Outputs:
     if call.integer("training_mode", 0):
-        raise UnsupportedForm("BatchNormalization in training mode")
+        raise UnsupportedFormError("BatchNormalization in training mode")
     value, scale, bias, mean, variance = inputs[:5]
     epsilon = call.number("epsilon", 1e-5)
-    return (F.batch_norm(value, mean, variance, scale, bias, training=False, eps=epsilon),)
+    return (functional.batch_norm(value, mean, variance, scale, bias, training=False, eps=epsilon),)
 
 
 def _layer_normalization(call: Call, inputs: Inputs) -> Outputs:
@@ -30,7 +30,7 @@ def _layer_normalization(call: Call, inputs: Inputs) -> Outputs:
     axis, epsilon = call.integer("axis", -1) % value.dim(), call.number("epsilon", 1e-5)
     axes = tuple(range(axis, value.dim()))
     if call.outputs == 1 and tuple(scale.shape) == tuple(value.shape[axis:]):
-        return (F.layer_norm(value, value.shape[axis:], scale, bias, epsilon),)
+        return (functional.layer_norm(value, value.shape[axis:], scale, bias, epsilon),)
     mean = value.mean(axes, keepdim=True)
     centred = value - mean
     inverse = torch.rsqrt((centred * centred).mean(axes, keepdim=True) + epsilon)
@@ -51,14 +51,14 @@ def _skip_layer_normalization(call: Call, inputs: Inputs) -> Outputs:
     bias, added = optional(inputs, 3), optional(inputs, 4)
     total = value + skip if added is None else value + skip + added
     epsilon = call.number("epsilon", 1e-12)
-    result = F.layer_norm(total, total.shape[-1:], scale, bias, epsilon)
+    result = functional.layer_norm(total, total.shape[-1:], scale, bias, epsilon)
     return (result, total)[: call.outputs] if call.outputs < 3 else (result, total, total, total)
 
 
 def _instance_normalization(call: Call, inputs: Inputs) -> Outputs:
     value, scale, bias = inputs
     epsilon = call.number("epsilon", 1e-5)
-    return (F.instance_norm(value, weight=scale, bias=bias, eps=epsilon),)
+    return (functional.instance_norm(value, weight=scale, bias=bias, eps=epsilon),)
 
 
 def _group_normalization(call: Call, inputs: Inputs) -> Outputs:
@@ -67,7 +67,7 @@ def _group_normalization(call: Call, inputs: Inputs) -> Outputs:
     if scale.numel() == groups and groups != value.shape[1]:  # opset 18: one for each group
         repeats = value.shape[1] // groups
         scale, bias = scale.repeat_interleave(repeats), bias.repeat_interleave(repeats)
-    return (F.group_norm(value, groups, scale, bias, epsilon),)
+    return (functional.group_norm(value, groups, scale, bias, epsilon),)
 
 
 def _lp_normalization(call: Call, inputs: Inputs) -> Outputs:
@@ -79,7 +79,7 @@ def _lp_normalization(call: Call, inputs: Inputs) -> Outputs:
 def _local_response(call: Call, inputs: Inputs) -> Outputs:
     size = call.integer("size", 1)
     alpha, beta = call.number("alpha", 1e-4), call.number("beta", 0.75)
-    return (F.local_response_norm(inputs[0], size, alpha, beta, call.number("bias", 1.0)),)
+    return (functional.local_response_norm(inputs[0], size, alpha, beta, call.number("bias", 1.0)),)
 
 
 OPERATORS: Mapping[str, Operator] = {

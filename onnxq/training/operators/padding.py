@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from onnxq.training.operators.call import Call, Inputs, Operator, Outputs, optional
 from onnxq.training.tensors import to_integers
@@ -20,11 +20,13 @@ def _pad(call: Call, inputs: Inputs) -> Outputs:
     axes = optional(inputs, 3)
     numbers = list(range(value.dim())) if axes is None else to_integers(axes)
     half = len(amounts) // 2
-    sizes = {axis % value.dim(): (amounts[at], amounts[half + at]) for at, axis in enumerate(numbers)}
+    sizes = {
+        axis % value.dim(): (amounts[at], amounts[half + at]) for at, axis in enumerate(numbers)
+    }
     mode = call.text("mode", "constant")
     if mode == "constant":
         flat = [size for axis in reversed(range(value.dim())) for size in sizes.get(axis, (0, 0))]
-        return (F.pad(value, flat, value=constant),)
+        return (functional.pad(value, flat, value=constant),)
     for axis, (before, after) in sizes.items():
         value = _extend(value, axis, before, after, mode)
     return (value,)

@@ -6,19 +6,19 @@ import math
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from onnxq.training.operators.call import (
     Call,
     Inputs,
     Operator,
     Outputs,
-    UnsupportedForm,
+    UnsupportedFormError,
 )
 from onnxq.training.operators.windows import Windows, read_windows
 
-_MAXIMA = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
-_SUMS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+_MAXIMA = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}
+_SUMS = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}
 
 
 def _windows(call: Call, value: torch.Tensor, kernel: list[int]) -> tuple[Windows, list[int]]:
@@ -40,12 +40,12 @@ def _windows(call: Call, value: torch.Tensor, kernel: list[int]) -> tuple[Window
 def _pad(value: torch.Tensor, windows: Windows, extra: list[int], filler: float) -> torch.Tensor:
     after = [size + more for size, more in zip(windows.after, extra, strict=True)]
     flat = Windows(windows.strides, windows.dilations, windows.before, after).flat
-    return F.pad(value, flat, value=filler) if any(flat) else value
+    return functional.pad(value, flat, value=filler) if any(flat) else value
 
 
 def _max_pool(call: Call, inputs: Inputs) -> Outputs:
     if call.outputs > 1:
-        raise UnsupportedForm("MaxPool with indices")
+        raise UnsupportedFormError("MaxPool with indices")
     (value,) = inputs
     kernel = call.integers("kernel_shape") or []
     windows, extra = _windows(call, value, kernel)
@@ -60,7 +60,7 @@ def _average_pool(call: Call, inputs: Inputs) -> Outputs:
     kernel = call.integers("kernel_shape") or []
     windows, extra = _windows(call, value, kernel)
     if any(dilation != 1 for dilation in windows.dilations):
-        raise UnsupportedForm("AveragePool with dilations")
+        raise UnsupportedFormError("AveragePool with dilations")
     pool = _SUMS[len(kernel)]
     area = math.prod(kernel)
     sums = pool(_pad(value, windows, extra, 0.0), kernel, windows.strides) * area
@@ -68,7 +68,7 @@ def _average_pool(call: Call, inputs: Inputs) -> Outputs:
     ones = torch.ones_like(value[:1, :1])
     if call.integer("count_include_pad", 0):
         ones = _pad(ones, windows, [0] * len(kernel), 1.0)
-        counted = F.pad(ones, [size for more in reversed(extra) for size in (0, more)])
+        counted = functional.pad(ones, [size for more in reversed(extra) for size in (0, more)])
     else:
         counted = _pad(ones, windows, extra, 0.0)
     counts = pool(counted, kernel, windows.strides) * area

@@ -13,7 +13,7 @@ from onnxq.training.operators.call import (
     Inputs,
     Operator,
     Outputs,
-    UnsupportedForm,
+    UnsupportedFormError,
     optional,
 )
 
@@ -52,7 +52,7 @@ def _functions(call: Call, defaults: list[str], directions: int) -> list[list[Fu
     try:
         found = [_FUNCTIONS[str(name).lower()] for name in names]
     except KeyError as error:
-        raise UnsupportedForm(f"{call.operator} with activation {error.args[0]}") from error
+        raise UnsupportedFormError(f"{call.operator} with activation {error.args[0]}") from error
     size = len(defaults)
     return [found[at : at + size] for at in range(0, size * directions, size)]
 
@@ -164,7 +164,7 @@ def run_recurrent(cell: _Cell, call: Call, inputs: Inputs) -> Outputs:
     """All directions of a layer."""
     value, weight, recurrent = inputs[:3]
     if call.integer("layout", 0):
-        raise UnsupportedForm(f"{call.operator} with layout 1")
+        raise UnsupportedFormError(f"{call.operator} with layout 1")
     count, hidden = weight.shape[0], recurrent.shape[-1]
     kind = call.text("direction", "forward")
     functions = _functions(call, cell.functions, count)

@@ -11,7 +11,7 @@ from onnxq.training.operators.call import (
     Inputs,
     Operator,
     Outputs,
-    UnsupportedForm,
+    UnsupportedFormError,
     optional,
 )
 from onnxq.training.tensors import to_integers
@@ -29,16 +29,14 @@ def _resize(call: Call, inputs: Inputs) -> Outputs:
 
 def _refuse(call: Call) -> None:
     if call.integer("antialias", 0):
-        raise UnsupportedForm("Resize with antialias")
+        raise UnsupportedFormError("Resize with antialias")
     if call.text("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
-        raise UnsupportedForm("Resize with tf_crop_and_resize")
+        raise UnsupportedFormError("Resize with tf_crop_and_resize")
     if call.text("keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise UnsupportedForm("Resize that keeps the aspect ratio")
+        raise UnsupportedFormError("Resize that keeps the aspect ratio")
 
 
-def _targets(
-    call: Call, inputs: Inputs, shape: Sequence[int]
-) -> tuple[list[int], list[float]]:
+def _targets(call: Call, inputs: Inputs, shape: Sequence[int]) -> tuple[list[int], list[float]]:
     """The size of each axis, and the factor by which coordinates grow."""
     given_scales = optional(inputs, 1 if call.opset < 11 or call.operator == "Upsample" else 2)
     given_sizes = optional(inputs, 3)
