@@ -97,7 +97,7 @@ class _Job:
         work = staged.staged_path.parent / "work"
         work.mkdir()
         started = self._start(work)
-        start_path = self.start.init or work / "start.onnx"
+        start_path = self._narrow(self.start.init or work / "start.onnx", work)
         file = load_model(start_path)
         float_file = load_model(self.source)
         tuned, held_back = self._train(file.model, work, start_path)
@@ -135,6 +135,21 @@ class _Job:
             keep_metadata=self.keep_metadata,
             progress=self.progress,
         )
+
+    def _narrow(self, path: Path, work: Path) -> Path:
+        """The start with weights of fewer than 4 bits, where those are wanted."""
+        bits = self.start.bits_weights or 8
+        if bits >= 4:
+            return path
+        from onnxq.training.masters import find_masters
+        from onnxq.training.narrowing import narrow_weights
+
+        file = load_model(path)
+        narrow_weights(file.model, bits, find_masters(file.model, self._simplified()))
+        (work / "narrow").mkdir()
+        narrowed = Output(path, work / "narrow" / path.name)
+        write_model(file, narrowed, force=True)
+        return narrowed.staged_path
 
     def _train(self, model: Any, work: Path, start_path: Path) -> tuple[Tuned, Part]:
         from onnxq.training.fine_tuning import Lesson, fine_tune

@@ -45,7 +45,10 @@ def place_feeds(program: Program, feeds: Mapping[str, Array]) -> Values:
     placed = {}
     for value in program.inputs:
         tensor = to_torch(feeds[value.name or ""])
-        placed[value] = tensor.to(program.device) if tensor.is_floating_point() else tensor
+        if tensor.is_floating_point():
+            own = program.real if tensor.dtype is torch.float32 else tensor.dtype
+            tensor = tensor.to(program.device, own)
+        placed[value] = tensor
     return placed
 
 

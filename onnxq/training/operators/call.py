@@ -24,6 +24,7 @@ class Call:
         opset: version of the operator set that the node belongs to.
         outputs: how many the node has.
         device: where floats are.
+        real: type of what the graph computes in float32.
     """
 
     operator: str
@@ -31,6 +32,13 @@ class Call:
     opset: int
     outputs: int
     device: torch.device
+    real: torch.dtype = torch.float32
+
+    def place(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor made from numbers: floats on the device, in the type that is computed in."""
+        if not tensor.is_floating_point():
+            return tensor
+        return tensor.to(self.device, self.real if tensor.dtype is torch.float32 else None)
 
     def integer(self, name: str, default: int) -> int:
         """An integer attribute."""

@@ -19,10 +19,7 @@ def _cast(call: Call, inputs: Inputs) -> Outputs:
     if value.requires_grad and wanted in _INTEGERS:
         # Integers of fake quantization, which are held in floats.
         return (value,)
-    result = value.to(wanted)
-    if result.is_floating_point():
-        result = result.to(call.device)
-    return (result,)
+    return (call.place(value.to(wanted)),)
 
 
 def _cast_like(_call: Call, inputs: Inputs) -> Outputs:

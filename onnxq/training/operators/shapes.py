@@ -24,9 +24,7 @@ def _size(_call: Call, inputs: Inputs) -> Outputs:
 
 def _constant_of_shape(call: Call, inputs: Inputs) -> Outputs:
     value = call.attributes.get("value", np.zeros(1, np.float32))
-    filler = to_torch(np.asarray(value)).reshape(())
-    if filler.is_floating_point():
-        filler = filler.to(call.device)
+    filler = call.place(to_torch(np.asarray(value)).reshape(()))
     return (filler.expand(to_integers(inputs[0])).clone(),)
 
 
@@ -39,8 +37,7 @@ def _constant(call: Call, _inputs: Inputs) -> Outputs:
         ("value_ints", np.int64),
     ):
         if name in call.attributes:
-            found = to_torch(np.asarray(call.attributes[name], dtype))
-            return (found.to(call.device) if found.is_floating_point() else found,)
+            return (call.place(to_torch(np.asarray(call.attributes[name], dtype))),)
     raise ValueError(f"a Constant of {', '.join(call.attributes)}")
 
 
