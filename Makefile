@@ -1,5 +1,7 @@
 PYTHON ?= python3
 WORKERS ?= auto
+# What the tests of training run with. Plain "torch" may mean a build for GPUs of several gigabytes.
+TORCH ?= torch==2.13.0
 
 VENV := .venv
 DEMO_VENV := .venv-demo
@@ -22,7 +24,8 @@ help:
 $(VENV)/installed: pyproject.toml
 	@echo "installing onnxq with its development tools into $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/python $(PIP) -e '.[dev]'
+	@$(VENV)/bin/python $(PIP) '$(TORCH)'
+	@$(VENV)/bin/python $(PIP) -e '.[dev,qat]'
 	@touch $@
 
 $(DEMO_VENV)/installed: pyproject.toml

@@ -132,15 +132,16 @@ class ActivationType(enum.Enum):
     INT8 = "int8"
     UINT16 = "uint16"
     INT16 = "int16"
+    UINT4 = "uint4"
 
     @property
     def bits(self) -> int:
         """Bits of one element.
 
-        >>> ActivationType.UINT16.bits
-        16
+        >>> ActivationType.UINT16.bits, ActivationType.UINT4.bits
+        (16, 4)
         """
-        return 16 if self.value.endswith("16") else 8
+        return {"8": 8, "6": 16, "4": 4}[self.value[-1]]
 
     @property
     def is_signed(self) -> bool:

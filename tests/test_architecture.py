@@ -40,9 +40,11 @@ ALLOWED: dict[str, set[str]] = {
     },
     "verification": {"errors", "numerics", "graph", "runtime", "samples"},
     "comparison": {"errors", "graph", "numerics", "runtime", "samples", "verification"},
+    "training": {"comparison", "errors", "graph", "runtime", "samples"},
     "pipelines": {
         *("errors", "schemes", "numerics", "graph", "runtime", "targets", "rules", "plan"),
         *("simplify", "samples", "ranges", "calibration", "apply", "verification", "comparison"),
+        *("algorithms", "training"),
     },
 }
 ALLOWED["report"] = {*ALLOWED["pipelines"], "pipelines"}
@@ -69,6 +71,7 @@ LIBRARIES: dict[str, set[str]] = {
     "algorithms": {"numpy", "onnx_ir"},
     "verification": {"numpy", "onnx_ir"},
     "comparison": {"numpy", "onnx_ir"},
+    "training": {"ml_dtypes", "numpy", "onnx_ir", "torch"},
     "pipelines": {"numpy", "onnx_ir"},
     "report": {"jinja2", "numpy", "onnx_ir", "onnx", "onnxruntime", "rich"},
     "runs": {"numpy", "tomli", "tomllib"},
@@ -186,6 +189,7 @@ def test_importing_is_cheap(module: str) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     heavy = {"numpy", "onnx", "onnxruntime", "onnx_ir", "ml_dtypes", "rich", "tqdm", "google"}
+    heavy |= {"torch"}
     assert not heavy & {name.split(".")[0] for name in loaded}
 
 

@@ -214,8 +214,15 @@ class SegmentModel:
         scale = self._add(np.asarray(numbers.scale, np.float32))
         zero_point = self._add(np.asarray(numbers.zero_point, dtype))
         last = value
-        for operator in ("QuantizeLinear", "DequantizeLinear"):
-            node = ir.node(operator, [last, scale, zero_point])
+        low, high = activation.scheme.range
+        levels = [self._add(np.asarray(one, dtype)) for one in (low, high)]
+        steps = (
+            ("QuantizeLinear", (scale, zero_point)),
+            *((("Clip", levels),) if activation.scheme.type.bits == 4 else ()),
+            ("DequantizeLinear", (scale, zero_point)),
+        )
+        for operator, constants in steps:
+            node = ir.node(operator, [last, *constants])
             node.outputs[0].name = self._names.new_value(f"onnxq_{operator}")
             self._graph.append(node)
             last = node.outputs[0]

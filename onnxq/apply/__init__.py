@@ -11,6 +11,7 @@ from onnxq.apply.blocked_matmul import block_key, read_matrix, rewrite_blocked_m
 from onnxq.apply.calibrated import write_pairs
 from onnxq.apply.encodings import Encodings
 from onnxq.apply.integer_matmul import rewrite_integer_matmul
+from onnxq.apply.levels import leave_out_clips
 from onnxq.apply.lookup import rewrite_lookup
 from onnxq.apply.lstm import rewrite_lstm
 from onnxq.apply.operators import write_float_products, write_operators
@@ -73,6 +74,7 @@ def apply_plan(
             write_operators(rewriter, plan)
         else:
             write_float_products(rewriter, plan)
+        leave_out_clips(plan)
     jobs = find_jobs(plan)
     for scope in list(iterate_scopes(model)):
         for node in list(scope.graph):

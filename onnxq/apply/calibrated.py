@@ -142,13 +142,10 @@ class _PairWriter:
         place = before or after
         if place is None:
             raise ValueError("a pair has to stand somewhere")
-        numbers = self._numbers.of_activation(self._rewriter.scope_of(place), activation)
-        inputs: tuple[ir.Value, ...] = (value, *numbers)
-        made = []
-        for operator, suffix in (
-            ("QuantizeLinear", "q"),
-            ("DequantizeLinear", "dq"),
-        ):
+        scope = self._rewriter.scope_of(place)
+        made = [value]
+        for operator, suffix, constants in self._numbers.steps_of_pair(scope, activation):
+            inputs = (made[-1], *constants)
             name = f"{value.name}_{suffix}"
             if before is not None:
                 (output,) = self._rewriter.add_node(before, operator, inputs, name=name)
@@ -157,8 +154,7 @@ class _PairWriter:
                 place = output.producer() or place
             leave_unnamed(output)
             made.append(output)
-            inputs = (output, *numbers)
-        return Pair(made[0], made[1], activation)
+        return Pair(made[-2], made[-1], activation)
 
     def _write_weight(self, node: CalibratedNode) -> None:
         layer, activation = node.one.node, self._activations[node.one.inputs[0]]

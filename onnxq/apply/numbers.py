@@ -20,6 +20,8 @@ ACTIVATION_TYPES = {
     ActivationType.INT8: ir.DataType.INT8,
     ActivationType.UINT16: ir.DataType.UINT16,
     ActivationType.INT16: ir.DataType.INT16,
+    # Sixteen levels of uint8: kernels of the runtime take no activations of 4 bits.
+    ActivationType.UINT4: ir.DataType.UINT8,
 }
 
 
@@ -39,6 +41,22 @@ class Numbers:
         if key not in self._made:
             self._made[key] = self._make(scope, activation, channels)
         return self._made[key]
+
+    def steps_of_pair(
+        self, scope: Scope, activation: ActivationPlan
+    ) -> tuple[tuple[str, str, tuple[ir.Value, ...]], ...]:
+        """The operators of a pair: type, ending of the name, and the constants that each reads."""
+        numbers = self.of_activation(scope, activation)
+        low, high = activation.scheme.range
+        limits: tuple[tuple[str, str, tuple[ir.Value, ...]], ...] = ()
+        if activation.scheme.type.bits == 4:
+            dtype = ACTIVATION_TYPES[activation.scheme.type].numpy()
+            constants = [
+                self._rewriter.share_array(scope, np.asarray(one, dtype), name="level")
+                for one in (low, high)
+            ]
+            limits = (("Clip", "levels", tuple(constants)),)
+        return (("QuantizeLinear", "q", numbers), *limits, ("DequantizeLinear", "dq", numbers))
 
     def of_bias(
         self, scope: Scope, bias: ir.Value, activation: ActivationPlan, weight: TensorPlan

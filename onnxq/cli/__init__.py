@@ -41,11 +41,13 @@ def _register_commands() -> None:
     from onnxq.cli.compare import compare
     from onnxq.cli.dynamic import dynamic
     from onnxq.cli.inspect import inspect
+    from onnxq.cli.qat import qat
     from onnxq.cli.run import run as run_pipeline
     from onnxq.cli.static import static
 
     cli.add_command(dynamic)
     cli.add_command(static)
+    cli.add_command(qat)
     cli.add_command(compare)
     cli.add_command(run_pipeline)
     cli.add_command(inspect)

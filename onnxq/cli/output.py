@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from onnxq.runtime.session import Feeds
+    from onnxq.training.trainer import Report, Status
+
+SECONDS_BETWEEN_LINES = 30
 
 NARROWEST_PIPE = 160
 """Columns of a table that goes into a file or another program, where nothing is too wide."""
@@ -54,3 +57,31 @@ def show_progress(label: str) -> Callable[[Iterable[Any], int | None], Iterable[
         return bar
 
     return track
+
+
+def show_training() -> Report:
+    """A bar with loss, best SQNR and remaining time; where there is no terminal, lines."""
+    from tqdm import tqdm
+
+    terminal = sys.stderr.isatty()
+    bars: list[Any] = []
+    told: list[float] = []
+
+    def report(status: Status) -> None:
+        text = f"loss {status.loss:.3g}, best {status.best_sqnr_db:.2f} dB"
+        if not terminal:
+            last = status.step == status.steps
+            if last or not told or status.seconds - told[-1] >= SECONDS_BETWEEN_LINES:
+                told.append(status.seconds)
+                remaining = status.seconds / max(1, status.step) * (status.steps - status.step)
+                line = f"step {status.step} of {status.steps}: {text}, {remaining:.0f} s remain"
+                click.echo(line, err=True)
+            return
+        if not bars:
+            bars.append(tqdm(total=status.steps, unit="step", desc="training", leave=False))
+        bars[0].set_postfix_str(text, refresh=False)
+        bars[0].update(status.step - bars[0].n)
+        if status.step == status.steps:
+            bars[0].close()
+
+    return report

@@ -79,7 +79,7 @@ def print_result(console: Console, result: QuantizationResult) -> None:
         lines = "\n".join(describe_rounding(result.rounding))
         console.print(lines, highlight=False, markup=False, soft_wrap=True)
     _print_notes(console, result.notes)
-    _print_verification(console, result.verification)
+    print_verification(console, result.verification)
     size_bytes = result.size_bytes or 0
     ratio = result.float_size_bytes / max(1, size_bytes)
     if result.opset != result.float_opset:
@@ -211,7 +211,8 @@ def _operator_of(tensor: TensorPlan) -> str:
     return ", ".join(dict.fromkeys(use.operator for use in tensor.uses))
 
 
-def _print_verification(console: Console, verification: Verification) -> None:
+def print_verification(console: Console, verification: Verification) -> None:
+    """Float against quantized, and what the runtime makes of it."""
     table = Table("output", box=box.SIMPLE_HEAD, pad_edge=False)
     for title in ("SQNR", "cosine", "largest error", "same argmax", "equal"):
         table.add_column(title, justify="right")

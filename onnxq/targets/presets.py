@@ -27,7 +27,7 @@ ORT_CPU = Target(
     lowest_bulk_sqnr_db=20.0,
     filter_bank_min_taps=64,
     # No kernel for 16 bits; signed activations run at 0.3 of float speed (docs/targets.md).
-    activation_types=(ActivationType.UINT8,),
+    activation_types=(ActivationType.UINT8, ActivationType.UINT4),
     calibrated_weight_types=(WeightType.INT8, WeightType.UINT8, WeightType.INT4),
     folds_casts=True,
     dynamic_matmul=True,

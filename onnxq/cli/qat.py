@@ -1,0 +1,185 @@
+"""``onnxq qat``."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from onnxq.cli import options
+from onnxq.cli.options import combine
+from onnxq.errors import EXIT_INTERRUPTED
+from onnxq.runtime.signals import hold_signals
+
+DATA = combine(
+    click.option(
+        "--train",
+        type=click.Path(path_type=Path, readable=False),
+        metavar="DIR",
+        help="Folder of samples to learn from: .npz, .npy, onnx test sets, images.",
+    ),
+    click.option(
+        "--val",
+        type=click.Path(path_type=Path, readable=False),
+        metavar="DIR",
+        help="Folder of samples to choose by.  [default: every fifth of --train]",
+    ),
+    click.option(
+        "--labels",
+        type=click.Path(path_type=Path, readable=False),
+        metavar="FILE",
+        help="Classes of the samples: .json, .csv or .npy.  [default: learn from the float model]",
+    ),
+)
+START = combine(
+    click.option(
+        "--init",
+        type=click.Path(path_type=Path, readable=False),
+        metavar="FILE",
+        help="Quantized model to start from.  [default: what onnxq static makes]",
+    ),
+    click.option(
+        "--bits-weights",
+        type=click.Choice(["8", "4", "3", "2"]),
+        help="Bits of weights.  [default: 8]",
+    ),
+    click.option(
+        "--bits-activations",
+        type=click.Choice(["8", "4"]),
+        help="Bits of activations.  [default: 8]",
+    ),
+    click.option(
+        "--accuracy",
+        type=click.Choice(["fast", "balanced", "best"]),
+        default="best",
+        show_default=True,
+        help="How hard onnxq static tries, for the start.",
+    ),
+)
+LESSON = combine(
+    click.option(
+        "--loss",
+        metavar="MODULE:FUNCTION",
+        help="Function of (outputs, inputs, name) that gives the loss as a torch tensor.",
+    ),
+    click.option(
+        "--distill-layers",
+        multiple=True,
+        metavar="NAME[,NAME...]",
+        help="Tensors inside the model that are compared, too.",
+    ),
+    click.option(
+        "--blockwise", is_flag=True, help="Train block after block, for models too large at once."
+    ),
+)
+TRAINING = combine(
+    click.option(
+        "--epochs", type=int, metavar="N", help="Passes over the samples.  [default: ~600 steps]"
+    ),
+    click.option(
+        "--batch-size", type=int, default=32, show_default=True, metavar="N", help="Samples a step."
+    ),
+    click.option(
+        "--learning-rate",
+        type=float,
+        metavar="X",
+        help="Factor on the learning rates.  [default: found in a short trial]",
+    ),
+    click.option(
+        "--gradient-clipping",
+        type=float,
+        default=4.0,
+        show_default=True,
+        metavar="X",
+        help="Cut gradients longer than X times the usual one; 0 for never.",
+    ),
+    click.option("--time-limit", type=float, metavar="SECONDS", help="Then take the best so far."),
+    click.option(
+        "--checkpoint",
+        type=click.Path(path_type=Path, readable=False),
+        metavar="FILE",
+        help="Write all that is needed to go on, after each validation.",
+    ),
+    click.option("--resume", is_flag=True, help="Go on from the checkpoint."),
+    click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        show_default=True,
+        help="Where to train.",
+    ),
+    click.option(
+        "--threads", type=int, default=0, metavar="N", help="Of torch.  [default: its own]"
+    ),
+)
+
+
+@click.command(short_help="Fine-tune a quantized model; needs samples, no labels.")
+@options.MODEL
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, readable=False),
+    help="Where the result goes.  [default: MODEL's stem + .qat.onnx, beside it]",
+)
+@DATA
+@options.SAMPLES
+@options.IMAGES
+@START
+@LESSON
+@TRAINING
+@options.TARGET
+@options.FORCE
+@options.IN_PLACE
+@options.KEEP_METADATA
+@options.REPORT
+@options.JSON
+def qat(*, model: Path, reports: tuple[Path, ...], as_json: bool, **values: Any) -> None:
+    """Fine-tune a quantized form of MODEL under fake quantization.
+
+    Starts from what onnxq static makes and changes its numbers, not its graph: as fast, and closer
+    to the float model. Learns from the float model, so that no labels are needed. What is best on
+    samples held back is kept, and never anything worse than the start. Ctrl-C takes the best so
+    far.
+
+    \b
+    Example:
+      onnxq qat model.onnx --train samples/ --bits-weights 4
+    """
+    from onnxq.training.availability import require_torch
+
+    require_torch()
+    with hold_signals():
+        import onnxq
+        from onnxq.cli.output import make_console, print_json, show_progress, show_training
+        from onnxq.report.training import (
+            check_training_report,
+            print_training,
+            write_training_report,
+        )
+        from onnxq.samples import ImageOptions
+
+    for path in reports:
+        check_training_report(path)
+    images = ImageOptions(**{name: values.pop(name) for name in options.IMAGE_NAMES})
+    values["distill_layers"] = options.split_names(values["distill_layers"])
+    for name in ("bits_weights", "bits_activations"):
+        values[name] = None if values[name] is None else int(values[name])
+    # Functions of the user may print; standard output is for the result.
+    with contextlib.redirect_stdout(sys.stderr):
+        result = onnxq.quantize_qat(
+            model, images=images, progress=show_progress, report=show_training(), **values
+        )
+    if as_json:
+        print_json(result.to_json())
+    else:
+        print_training(make_console(), result)
+    command = shlex.join(["onnxq", *sys.argv[1:]])
+    for path in reports:
+        write_training_report(result, path, command=command)
+    if result.history.stopped == "interrupted":
+        raise click.exceptions.Exit(EXIT_INTERRUPTED)

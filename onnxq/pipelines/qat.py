@@ -1,0 +1,253 @@
+"""Fine-tuning a quantized model until it is as much like its float model as it can be."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxq.comparison.labels import Labels, find_labels
+from onnxq.graph.check import explain_damage
+from onnxq.graph.files import load_model
+from onnxq.graph.output import Output, publish, stage_output, write_model
+from onnxq.pipelines.calibrate import Progress
+from onnxq.pipelines.common import (
+    QuantizationResult,
+    choose_destination,
+    pass_through,
+    prepare_model,
+)
+from onnxq.pipelines.qat_options import LessonOptions, StartOptions
+from onnxq.pipelines.qat_result import TrainingResult
+from onnxq.pipelines.static import run_static
+from onnxq.plan import DynamicOptions
+from onnxq.runtime.session import Session
+from onnxq.samples import Part, Samples, calibration_part, verification_part
+from onnxq.training.availability import require_torch
+from onnxq.training.options import TrainingOptions
+from onnxq.verification import Verification, find_hints, verify
+from onnxq.verification.comparison import Comparison
+
+if TYPE_CHECKING:
+    from onnxq.training.fine_tuning import Tuned
+    from onnxq.training.trainer import Report
+
+KIND = "qat"
+
+
+def run_qat(
+    source: Path,
+    output: Path | None,
+    *,
+    train: Samples,
+    validation: Samples | None,
+    start: StartOptions,
+    lesson: LessonOptions,
+    training: TrainingOptions,
+    force: bool = False,
+    in_place: bool = False,
+    keep_metadata: bool = False,
+    progress: Progress | None = None,
+    report: Report | None = None,
+) -> TrainingResult:
+    """Fine-tune a quantized form of a float model.
+
+    Raises:
+        OnnxqError: any of its kinds; then no output file exists.
+    """
+    require_torch()
+    destination = choose_destination(source, output, kind=KIND, in_place=in_place, force=force)
+    job = _Job(
+        source=source,
+        train=train,
+        validation=validation,
+        start=start,
+        lesson=lesson,
+        training=training,
+        keep_metadata=keep_metadata,
+        progress=progress or (lambda _label: pass_through),
+        report=report or (lambda _status: None),
+    )
+    with explain_damage(source), stage_output(destination) as staged:
+        result = job.run(staged, force=force, in_place=in_place)
+        publish(staged)
+        return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """One run, with everything that its steps share."""
+
+    source: Path
+    train: Samples
+    validation: Samples | None
+    start: StartOptions
+    lesson: LessonOptions
+    training: TrainingOptions
+    keep_metadata: bool
+    progress: Progress
+    report: Callable[..., None]
+
+    def run(self, staged: Output, *, force: bool, in_place: bool) -> TrainingResult:
+        """Start, train, write, choose the better one, verify."""
+        work = staged.staged_path.parent / "work"
+        work.mkdir()
+        started = self._start(work)
+        start_path = self._narrow(self.start.init or work / "start.onnx", work)
+        file = load_model(start_path)
+        float_file = load_model(self.source)
+        tuned, held_back = self._train(file.model, work, start_path)
+        write_model(file, staged, force=force, in_place=in_place)
+        start_db, trained_db = self._measure((start_path, staged.staged_path), held_back)
+        kept = tuned.history.gained and self._is_better(start_db, trained_db)
+        if tuned.history.gained and not kept:
+            write_model(load_model(start_path), staged, force=True, in_place=in_place)
+        shutil.rmtree(work)
+        return TrainingResult(
+            source=self.source,
+            output=staged.path,
+            start=str(self.start.init or "static"),
+            start_result=started,
+            start_sqnr_db=start_db,
+            sqnr_db=trained_db if kept else start_db,
+            tuned=tuned,
+            kept=kept,
+            float_size_bytes=float_file.size_bytes,
+            size_bytes=staged.size_bytes(),
+            verification=self._verify(staged, held_back, float_file.size_bytes),
+            notes=self._notes(tuned, kept=kept),
+        )
+
+    def _start(self, work: Path) -> QuantizationResult | None:
+        if self.start.init is not None:
+            return None
+        return run_static(
+            self.source,
+            work / "start.onnx",
+            target=self.start.target,
+            options=self.start.static,
+            samples=self.train,
+            accuracy=self.start.accuracy,
+            keep_metadata=self.keep_metadata,
+            progress=self.progress,
+        )
+
+    def _narrow(self, path: Path, work: Path) -> Path:
+        """The start with weights of fewer than 4 bits, where those are wanted."""
+        bits = self.start.bits_weights or 8
+        if bits >= 4:
+            return path
+        from onnxq.training.masters import find_masters
+        from onnxq.training.narrowing import narrow_weights
+
+        file = load_model(path)
+        narrow_weights(file.model, bits, find_masters(file.model, self._simplified()))
+        (work / "narrow").mkdir()
+        narrowed = Output(path, work / "narrow" / path.name)
+        write_model(file, narrowed, force=True)
+        return narrowed.staged_path
+
+    def _train(self, model: Any, work: Path, start_path: Path) -> tuple[Tuned, Part]:
+        from onnxq.training.fine_tuning import Lesson, fine_tune
+
+        if self.validation is None:
+            train = calibration_part(self.train)
+            held_back = verification_part(self.train, Session(self.source).inputs)
+        else:
+            label = self.validation.label
+            train = Part(self.train, None, self.train.label)
+            held_back = Part(self.validation, None, label)
+        lesson = Lesson(
+            source=self.source,
+            folder=work,
+            train=train,
+            validation=held_back,
+            labels=self._labels(),
+            loss_function=self.lesson.loss,
+            layers=self.lesson.layers,
+            bits=self.start.bits_weights or 8,
+            float_model=self._simplified(),
+            checkpoint=self.lesson.checkpoint,
+            resume=self.lesson.resume,
+            blockwise=self.lesson.blockwise,
+            fingerprint=self._fingerprint(start_path),
+        )
+        return fine_tune(model, lesson, self.training, self.report), held_back
+
+    def _simplified(self) -> Any:
+        """The float model with its weights as static mode quantizes them."""
+        model = load_model(self.source).model
+        prepare_model(model, DynamicOptions(), keep_metadata=self.keep_metadata)
+        return model
+
+    def _labels(self) -> Labels | None:
+        if self.lesson.labels is None:
+            return None
+        return find_labels(None, self.lesson.labels)
+
+    def _fingerprint(self, start_path: Path) -> str:
+        """Changes with the start, the samples, and whatever changes the steps."""
+        total = hashlib.sha256(start_path.read_bytes())
+        options = self.training
+        facts = (
+            self.train.fingerprint(),
+            options.epochs,
+            options.batch_size,
+            options.learning_rate,
+            options.gradient_clipping,
+            options.seed,
+            self.lesson.layers,
+        )
+        total.update(repr(facts).encode())
+        return total.hexdigest()
+
+    def _measure(self, paths: tuple[Path, ...], held_back: Part) -> list[float | None]:
+        """SQNR in dB of models as onnxruntime runs them."""
+        reference = Session(self.source, lean=True)
+        comparisons = [Comparison(reference, Session(path, lean=True)) for path in paths]
+        track = self.progress("comparing")
+        for feeds in track(held_back.read(reference.inputs), held_back.count):
+            expected = reference.run(feeds)
+            for comparison in comparisons:
+                comparison.add(feeds, expected)
+        return [_mean_db(comparison) for comparison in comparisons]
+
+    def _is_better(self, start_db: float | None, trained_db: float | None) -> bool:
+        """Whether the file is better, too, and not only the simulation.
+
+        A loss of the user or of labels may cost likeness to the float model.
+        """
+        if self.lesson.loss is not None or self.lesson.labels is not None:
+            return True
+        return start_db is None or (trained_db is not None and trained_db > start_db)
+
+    def _verify(self, staged: Output, held_back: Part, size_bytes: int) -> Verification:
+        return verify(
+            self.source,
+            staged.staged_path,
+            data=held_back,
+            hints=find_hints(load_model(self.source).model),
+            size_bytes=size_bytes,
+            track=self.progress("comparing"),
+            needs_fusion=self.start.init is None and self.start.target.folds_casts,
+        )
+
+    def _notes(self, tuned: Tuned, *, kept: bool) -> tuple[str, ...]:
+        notes = list(tuned.notes)
+        stopped = tuned.history.stopped
+        if stopped:
+            notes.append(f"{stopped}: the best so far was taken")
+        if not kept:
+            notes.append("nothing was gained: the result is the model that training started from")
+        return tuple(notes)
+
+
+def _mean_db(comparison: Comparison) -> float | None:
+    """Mean SQNR over the float outputs; None where there is none, or all are identical."""
+    found = [one.sqnr_db for one in comparison.results() if one.sqnr_db is not None]
+    finite = [one for one in found if math.isfinite(one)]
+    return sum(finite) / len(finite) if finite else None

@@ -1,0 +1,72 @@
+"""What fine-tuning gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxq.pipelines.common import QuantizationResult
+from onnxq.verification import Verification
+
+if TYPE_CHECKING:
+    from onnxq.training.fine_tuning import Tuned
+    from onnxq.training.trainer import History
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """What was trained.
+
+    Attributes:
+        source: the float model.
+        output: where the trained model is.
+        start: what training started from: 'static' or a path.
+        start_result: of static mode; None for a given start.
+        start_sqnr_db: of the start, run by onnxruntime on the samples held back.
+        sqnr_db: of the result, likewise.
+        tuned: the training.
+        kept: whether the result is the trained model; otherwise it is the start.
+        float_size_bytes: of the float model.
+        size_bytes: of the result.
+        verification: of the result.
+        notes: what a user should know.
+    """
+
+    source: Path
+    output: Path
+    start: str
+    start_result: QuantizationResult | None
+    start_sqnr_db: float | None
+    sqnr_db: float | None
+    tuned: Tuned
+    kept: bool
+    float_size_bytes: int
+    size_bytes: int
+    verification: Verification
+    notes: tuple[str, ...] = field(default_factory=tuple)
+
+    @property
+    def history(self) -> History:
+        """The learning curve."""
+        return self.tuned.history
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data of everything above."""
+        started = self.start_result
+        return {
+            "schema_version": 1,
+            "mode": "qat",
+            "source": str(self.source),
+            "output": str(self.output),
+            "start": self.start,
+            "start_sqnr_db": self.start_sqnr_db,
+            "sqnr_db": self.sqnr_db,
+            "kept": self.kept,
+            "float_size_bytes": self.float_size_bytes,
+            "size_bytes": self.size_bytes,
+            "training": self.tuned.to_json(),
+            "notes": list(self.notes),
+            "verification": self.verification.to_json(),
+            "static": None if started is None else started.to_json(),
+        }

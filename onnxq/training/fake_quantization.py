@@ -1,0 +1,82 @@
+"""Rounding with gradients: the straight-through estimator and learned step sizes.
+
+    real -> clamp(real / scale, low, high) -> round -> times scale
+
+The gradient of the rounding is taken as 1 (Bengio et al. 2013, arXiv:1308.3432), which gives the
+scale the gradient of LSQ (Esser et al. 2020, arXiv:1902.08153, eq. 3): ``round(v) - v`` inside the
+range and its limit outside, ``v = real / scale``. Whether a value is inside is asked of ``v``
+before it is rounded. Asked of the integer, every value that saturates would count as inside.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+class _Round(torch.autograd.Function):
+    """Half to even, with gradient 1."""
+
+    @staticmethod
+    def forward(_context: Any, value: torch.Tensor) -> torch.Tensor:
+        return torch.round(value)
+
+    @staticmethod
+    def backward(_context: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        return gradients[0]
+
+
+class _FakeQuantize(torch.autograd.Function):
+    """One scale for the tensor: clamp, round and scale in one function, which saves memory."""
+
+    @staticmethod
+    def forward(
+        context: Any, value: torch.Tensor, scale: torch.Tensor, low: float, high: float
+    ) -> torch.Tensor:
+        steps = value / scale
+        context.save_for_backward(steps, scale)
+        context.limits = low, high
+        return steps.clamp(low, high).round_().mul_(scale)
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> Any:
+        steps, scale = context.saved_tensors
+        low, high = context.limits
+        (gradient,) = gradients
+        clamped = steps.clamp(low, high)
+        inside = clamped == steps
+        for_value = gradient * inside if context.needs_input_grad[0] else None
+        for_scale = None
+        if context.needs_input_grad[1]:
+            residual = clamped.round_().sub_(steps.mul_(inside))
+            for_scale = torch.dot(gradient.reshape(-1), residual.reshape(-1)).reshape(scale.shape)
+        return for_value, for_scale, None, None
+
+
+def round_through(value: torch.Tensor) -> torch.Tensor:
+    """Nearest integers, ties to even; the gradient passes as if nothing was rounded.
+
+    >>> round_through(torch.tensor([0.5, 1.5, -0.2])).tolist()
+    [0.0, 2.0, -0.0]
+    """
+    result: torch.Tensor = _Round.apply(value)
+    return result
+
+
+def fake_quantize(
+    value: torch.Tensor, scale: torch.Tensor, low: float, high: float
+) -> torch.Tensor:
+    """The real values that integers of one scale can stand for.
+
+    Args:
+        value: any shape.
+        scale: one element.
+        low: smallest integer less the zero point.
+        high: largest integer less the zero point.
+
+    >>> fake_quantize(torch.tensor([0.3, 9.0]), torch.tensor(0.25), 0, 15).tolist()
+    [0.25, 3.75]
+    """
+    result: torch.Tensor = _FakeQuantize.apply(value, scale, low, high)
+    return result

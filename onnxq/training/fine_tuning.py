@@ -1,0 +1,277 @@
+"""From a quantized model and samples to the same model with better numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import torch
+
+from onnxq.comparison.labels import Labels
+from onnxq.errors import DataError, UsageError
+from onnxq.samples import Part
+from onnxq.samples.user_code import load_function
+from onnxq.training.binding import bind
+from onnxq.training.blocks import cut_program
+from onnxq.training.blockwise import BlockwiseTrainer
+from onnxq.training.checkpoints import load_checkpoint, save_checkpoint
+from onnxq.training.device import choose_device
+from onnxq.training.examples import Example, Examples
+from onnxq.training.losses import CrossEntropy, Distillation, FunctionLoss, Loss
+from onnxq.training.masters import find_masters
+from onnxq.training.options import TrainingOptions
+from onnxq.training.program import compile_model
+from onnxq.training.quantities import Quantities
+from onnxq.training.student import Student
+from onnxq.training.teacher import Teacher, list_tensors
+from onnxq.training.trainer import History, Report, Trainer
+from onnxq.training.writing import write_back
+
+UNIT_SAMPLES = 64
+"""From which the unit of the loss is found."""
+
+LAYER_SHARE = 0.5
+"""Of the loss, all layers inside together; the other half is that of the outputs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """What to learn, and from what.
+
+    Attributes:
+        source: the float model.
+        folder: for copies of it.
+        train: samples to learn from.
+        validation: samples to choose by.
+        labels: classes; None to learn from the float model alone.
+        loss_function: 'module:function' of the user; None for the losses above.
+        layers: tensors inside that are compared, too; they have the same name on both sides.
+        bits: of weights.
+        float_model: simplified, whose weights the integers came from; None if it is not known.
+        checkpoint: file to write after each validation, and to go on from; None for none.
+        resume: whether to go on from it.
+        blockwise: block after block instead of all at once.
+        fingerprint: of everything that the steps depend on.
+    """
+
+    source: Path
+    folder: Path
+    train: Part
+    validation: Part
+    labels: Labels | None = None
+    loss_function: str | None = None
+    layers: tuple[str, ...] = ()
+    bits: int = 8
+    float_model: ir.Model | None = None
+    checkpoint: Path | None = None
+    resume: bool = False
+    blockwise: bool = False
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """What came of it.
+
+    Attributes:
+        history: of the training.
+        trained: how many tensors of each kind were trained.
+        samples: how many were learnt from, and how many chosen by.
+        device: where.
+        notes: what a user should know.
+    """
+
+    history: History
+    trained: Mapping[str, int]
+    samples: tuple[int, int]
+    device: str
+    notes: tuple[str, ...] = field(default_factory=tuple)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data of everything above."""
+        history = self.history
+        return {
+            "device": self.device,
+            "samples": self.samples[0],
+            "held_back": self.samples[1],
+            "trained_tensors": dict(self.trained),
+            "learning_rate": history.factor,
+            "steps": history.steps,
+            "stopped": history.stopped,
+            "best": history.best,
+            "curve": [point.to_json() for point in history.points],
+        }
+
+
+def fine_tune(model: ir.Model, lesson: Lesson, options: TrainingOptions, report: Report) -> Tuned:
+    """Train the numbers of ``model`` and write the best ones into it.
+
+    Args:
+        model: quantized.
+        lesson: what to learn.
+        options: how.
+        report: is told of each step.
+
+    Raises:
+        UnsupportedModelError: it has an operator that the engine lacks.
+        DataError: samples do not fit, or a checkpoint is of another training.
+        UsageError: a loss or a layer that there is none of.
+    """
+    device, note = choose_device(options.device)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    masters = {} if lesson.float_model is None else find_masters(model, lesson.float_model)
+    quantities = bind(model, device=device, bits=lesson.bits, masters=masters)
+    student = _make_student(model, quantities, lesson, device)
+    school = _School.open(lesson, lesson.layers)
+    student.try_stacking(*school.first)
+    trainer = _make_trainer(student, lesson, school, options, report)
+    history = trainer.fit()
+    if history.gained:
+        write_back(quantities)
+    kinds = ("weight", "scale", "bias", "float")
+    return Tuned(
+        history=history,
+        trained={kind: len(quantities.of_kind(kind)) for kind in kinds},
+        samples=(school.train.count, school.validation.count),
+        device=str(device),
+        notes=(note,) if note else (),
+    )
+
+
+@dataclass(frozen=True)
+class _School:
+    """Examples, and the teacher that they come from.
+
+    Attributes:
+        teacher: the float model.
+        train: examples to learn from.
+        validation: examples to choose by.
+        first: two of those to learn from, of the same shapes where there are such.
+    """
+
+    teacher: Teacher
+    train: Examples
+    validation: Examples
+    first: tuple[Example, Example]
+
+    @classmethod
+    def open(cls, lesson: Lesson, layers: Sequence[str]) -> _School:
+        """Load the float model, with ``layers`` as outputs."""
+        teacher = Teacher(lesson.source, layers, lesson.folder)
+
+        def read(part: Part) -> Examples:
+            return Examples(lambda: teacher.teach(part.read_samples(teacher.inputs), lesson.labels))
+
+        train = read(lesson.train)
+        return cls(teacher, train, read(lesson.validation), _first_examples(train))
+
+
+def _make_trainer(
+    student: Student, lesson: Lesson, school: _School, options: TrainingOptions, report: Report
+) -> Trainer | BlockwiseTrainer:
+    first = school.first
+    outputs = _float_outputs(school.teacher, first[0], student)
+    loss = _make_loss(lesson, outputs, list(islice(school.train.in_order(), UNIT_SAMPLES)))
+    if not lesson.blockwise:
+        return Trainer(
+            student=student,
+            train=school.train,
+            validation=school.validation,
+            outputs=outputs,
+            loss=loss,
+            options=options,
+            report=report,
+            save=_saver(lesson),
+            resumed=_load(lesson),
+        )
+    with torch.no_grad():
+        known = student.quantities.compute()
+    segments = cut_program(student.program, first[0].feeds, known, list_tensors(lesson.source))
+    if not segments:
+        raise UsageError(
+            "--blockwise: no place in this model where one tensor passes; leave it out"
+        )
+    school = _School.open(lesson, [one.target for one in segments])
+    return BlockwiseTrainer(
+        student=student,
+        segments=segments,
+        train=school.train,
+        validation=school.validation,
+        outputs=outputs,
+        loss=loss,
+        options=options,
+        report=report,
+    )
+
+
+def _make_student(
+    model: ir.Model, quantities: Quantities, lesson: Lesson, device: torch.device
+) -> Student:
+    program = compile_model(model, trained=quantities.values, device=device)
+    inside = {value.name: value for node in model.graph for value in node.outputs}
+    for name in lesson.layers:
+        if name not in inside:
+            raise UsageError(f"--distill-layers {name}: the quantized model has no such tensor")
+    return Student(program, quantities, tuple(inside[name] for name in lesson.layers))
+
+
+def _first_examples(train: Examples) -> tuple[Example, Example]:
+    """The first example and the last one of the same shapes, which differs from it most surely."""
+    first: Example | None = None
+    second: Example | None = None
+    for example in train.in_order():
+        first = first or example
+        if example.signature == first.signature:
+            second = example
+    if first is None or second is None:
+        raise DataError("there are no samples to train on")
+    return first, second
+
+
+def _float_outputs(teacher: Teacher, example: Example, student: Student) -> tuple[str, ...]:
+    known = student.program.output_names
+    found = tuple(
+        name
+        for name in teacher.output_names
+        if name in known and name in example.targets and example.targets[name].dtype.kind == "f"
+    )
+    if not found:
+        raise DataError("the model has no output of floats to learn from")
+    return found
+
+
+def _make_loss(lesson: Lesson, outputs: Sequence[str], examples: Sequence[Example]) -> Loss:
+    if lesson.loss_function is not None:
+        user = load_function("--loss", lesson.loss_function)
+        return FunctionLoss(lesson.loss_function, user.function)
+    weights = {name: 1.0 / len(outputs) for name in outputs}
+    if lesson.layers:
+        weights = {name: one * (1 - LAYER_SHARE) for name, one in weights.items()}
+        weights |= {name: LAYER_SHARE / len(lesson.layers) for name in lesson.layers}
+    distillation = Distillation(weights)
+    distillation.measure(examples)
+    if lesson.labels is None:
+        return distillation
+    output = lesson.labels.output or outputs[0]
+    if output not in outputs:
+        raise UsageError(f"{lesson.labels.source}: names output '{output}'; the model has none")
+    return CrossEntropy(output, distillation)
+
+
+def _saver(lesson: Lesson) -> Callable[[dict[str, object]], None] | None:
+    path = lesson.checkpoint
+    if path is None:
+        return None
+    return lambda state: save_checkpoint(path, state, lesson.fingerprint)
+
+
+def _load(lesson: Lesson) -> dict[str, object] | None:
+    if not lesson.resume or lesson.checkpoint is None:
+        return None
+    return load_checkpoint(lesson.checkpoint, lesson.fingerprint)

@@ -1,0 +1,69 @@
+"""A QuantizeLinear and its DequantizeLinear as one step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnxq.graph.constants import constant_tensor
+from onnxq.training.fake_quantization import fake_quantize
+from onnxq.training.operators.call import Call, Inputs, Outputs, optional
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What follows a QuantizeLinear.
+
+    Attributes:
+        nodes: a Clip of the integers, if there is one, and the DequantizeLinear.
+        levels: limits of that Clip.
+    """
+
+    nodes: tuple[ir.Node, ...]
+    levels: tuple[int, int] | None = None
+
+    @property
+    def output(self) -> ir.Value:
+        """What the pair gives."""
+        return self.nodes[-1].outputs[0]
+
+
+def find_pair(node: ir.Node) -> Pair | None:
+    """The DequantizeLinear that alone reads a QuantizeLinear and has the same single scale."""
+    if node.op_type != "QuantizeLinear" or node.domain:
+        return None
+    reader = _only_reader(node)
+    clip = reader if reader is not None and reader.op_type == "Clip" else None
+    levels = None if clip is None else _read_levels(clip)
+    if clip is not None:
+        reader = _only_reader(clip) if levels is not None else None
+    if reader is None or reader.op_type != "DequantizeLinear" or reader.domain:
+        return None
+    tensor = constant_tensor(node.inputs[1])
+    same = tuple(node.inputs[1:]) == tuple(reader.inputs[1:])
+    if not same or tensor is None or tensor.size != 1:
+        return None
+    return Pair((reader,) if clip is None else (clip, reader), levels)
+
+
+def _only_reader(node: ir.Node) -> ir.Node | None:
+    readers = list(node.outputs[0].uses())
+    if node.outputs[0].is_graph_output() or len(readers) != 1 or readers[0][1] != 0:
+        return None
+    return readers[0][0]
+
+
+def _read_levels(clip: ir.Node) -> tuple[int, int] | None:
+    limits = [constant_tensor(one) for one in clip.inputs[1:3]]
+    if len(limits) != 2 or limits[0] is None or limits[1] is None:
+        return None
+    return int(limits[0].numpy().item()), int(limits[1].numpy().item())
+
+
+def fake_quantize_pair(call: Call, inputs: Inputs) -> Outputs:
+    """Both of them at once."""
+    value, scale, zero_point = inputs[0], inputs[1], optional(inputs, 2)
+    low, high = call.attributes["limits"]
+    shift = 0.0 if zero_point is None else float(zero_point)
+    return (fake_quantize(value, scale, low - shift, high - shift),)

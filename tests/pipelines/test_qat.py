@@ -1,0 +1,173 @@
+"""The pipeline of ``onnxq qat`` through the public interface."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+pytest.importorskip("torch")
+
+import onnxq
+from onnxq.errors import DataError, UnsupportedModelError, UsageError
+from onnxq.pipelines.qat_result import TrainingResult
+from tests.apply.calibrated_models import save_samples
+from tests.models import make_model, save
+from tests.training.quantized_models import network, quantize, samples
+
+SHORT: dict[str, Any] = {"epochs": 5, "batch_size": 4, "learning_rate": 1.0, "threads": 1}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The float network, a quantized form of it, and samples."""
+    source, start = quantize()
+    (tmp_path / "net.onnx").write_bytes(source)
+    (tmp_path / "start.onnx").write_bytes(start)
+    save_samples(samples(15), tmp_path / "samples")
+    return tmp_path
+
+
+def train(folder: Path, **options: Any) -> TrainingResult:
+    values = {**SHORT, "init": folder / "start.onnx", **options}
+    return onnxq.quantize_qat(
+        folder / "net.onnx", folder / "samples", folder / "out.onnx", **values
+    )
+
+
+def test_the_result_is_better_than_the_start_and_as_fast(folder: Path) -> None:
+    result = train(folder)
+    assert result.kept
+    assert result.start_sqnr_db is not None
+    assert result.sqnr_db is not None
+    assert result.sqnr_db > result.start_sqnr_db + 1.0
+    optimized = result.verification.optimized
+    assert optimized is not None
+    assert optimized.integer_nodes["QLinearConv"] == 2
+    assert optimized.constant_dequantize_nodes == ()
+    assert result.verification.samples == 3
+
+
+def test_nothing_gained_gives_the_start(folder: Path) -> None:
+    result = train(folder, learning_rate=1e4)
+    assert not result.kept
+    assert result.sqnr_db == result.start_sqnr_db
+    assert any("nothing was gained" in note for note in result.notes)
+    start, out = (onnx.load(folder / name) for name in ("start.onnx", "out.onnx"))
+    assert {one.name: one.raw_data for one in out.graph.initializer} == {
+        one.name: one.raw_data for one in start.graph.initializer
+    }
+
+
+def test_without_init_it_starts_from_static(folder: Path) -> None:
+    result = train(folder, init=None, bits_weights=4, accuracy="fast")
+    assert result.start == "static"
+    assert result.start_result is not None
+    assert result.start_result.plan.mode == "static"
+
+
+@pytest.mark.parametrize("bits", [3, 2])
+def test_fewer_bits_than_a_type_has(folder: Path, bits: int) -> None:
+    train(folder, init=None, bits_weights=bits, accuracy="fast")
+    levels = [
+        onnx.numpy_helper.to_array(one).astype(np.int32)
+        for one in onnx.load(folder / "out.onnx").graph.initializer
+        if one.data_type == onnx.TensorProto.INT4
+    ]
+    assert len(levels) == 2
+    for one in levels:
+        assert one.min() >= -(2 ** (bits - 1))
+        assert one.max() < 2 ** (bits - 1)
+
+
+def test_samples_of_their_own_to_choose_by(folder: Path) -> None:
+    save_samples(samples(4), folder / "val")
+    result = train(folder, val=folder / "val")
+    assert result.tuned.samples == (15, 4)
+    assert result.verification.samples == 4
+
+
+def test_blockwise(folder: Path) -> None:
+    result = train(folder, blockwise=True)
+    assert result.kept
+    assert len(result.history.points) == 4
+
+
+def test_a_loss_of_the_user(folder: Path) -> None:
+    (folder / "own.py").write_text(
+        "def loss(outputs, inputs, name):\n    return (outputs['y'] - 1.0).square().mean()\n"
+    )
+    result = train(folder, loss=f"{folder}/own.py:loss", epochs=10)
+    losses = [point.validation_loss for point in result.history.points]
+    assert result.kept
+    assert losses[result.history.best] < losses[0]
+
+
+def test_labels(folder: Path) -> None:
+    lines = [f"sample_{at:03d},{at % 12}" for at in range(15)]
+    (folder / "labels.csv").write_text("\n".join(lines))
+    result = train(folder, labels=folder / "labels.csv")
+    losses = [point.loss for point in result.history.points[1:]]
+    # Half of the cross entropy of twelve classes is 1.2; distillation alone would be below 0.2.
+    assert losses[0] > 0.5
+    assert losses[-1] < losses[0]
+
+
+def test_layers_inside_are_learned_from(folder: Path) -> None:
+    result = train(folder, distill_layers=["a", "g"])
+    assert result.history.gained
+
+
+def test_it_goes_on_from_a_checkpoint(folder: Path) -> None:
+    whole = train(folder, checkpoint=folder / "checkpoint")
+    first = (folder / "out.onnx").read_bytes()
+    again = train(folder, checkpoint=folder / "checkpoint", resume=True, force=True)
+    assert (folder / "out.onnx").read_bytes() == first
+    assert len(again.history.points) == len(whole.history.points)
+    with pytest.raises(DataError, match="other options"):
+        train(folder, checkpoint=folder / "checkpoint", resume=True, force=True, seed=5)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        pytest.param({"bits_weights": 4}, "has its own bits", id="bits of a given start"),
+        pytest.param({"resume": True}, "name it with --checkpoint", id="resume from nothing"),
+        pytest.param({"loss": "a:b", "distill_layers": ["a"]}, "whole loss", id="two losses"),
+        pytest.param({"distill_layers": ["nix"]}, "no such tensor", id="no such layer"),
+        pytest.param({"device": "tpu"}, "choose from auto, cpu, cuda", id="no such device"),
+        pytest.param({"epochs": 0}, "give 1 or more", id="no epochs"),
+        pytest.param({"learning_rate": 0.0}, "above 0", id="no rate"),
+        pytest.param({"batch_size": 0}, "give 1 or more", id="no batch"),
+    ],
+)
+def test_usage_is_refused(folder: Path, options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        train(folder, **options)
+    assert not (folder / "out.onnx").exists()
+
+
+def test_a_missing_operator_is_named_before_training(folder: Path) -> None:
+    model = make_model("a = Det(x) y = Neg(a)", "float[2, 2] x", "float y")
+    save(model, folder / "net.onnx")
+    save(model, folder / "start.onnx")
+    save_samples([{"x": np.eye(2, dtype=np.float32)}], folder / "samples")
+    with pytest.raises(UnsupportedModelError, match="no operator Det"):
+        train(folder)
+
+
+def test_torch_is_imported_only_to_train() -> None:
+    code = "import sys, onnxq.pipelines.qat, onnxq.api.qat; print('torch' in sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "False"
+
+
+def test_the_network_of_these_tests_is_the_one_that_was_quantized() -> None:
+    assert onnx.load_from_string(quantize()[0]).graph.node == network().graph.node
