@@ -22,15 +22,36 @@ NARROWEST_PIPE = 160
 def make_console() -> Console:
     """A console on standard output."""
     from rich.console import Console
+    from rich.text import Text
+
+    class SafeConsole(Console):
+        """Names come from files of others, and a terminal would obey what is in them."""
+
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(_escape_controls(text), **options)
 
     if sys.stdout.isatty():
-        return Console()
-    return Console(width=max(NARROWEST_PIPE, shutil.get_terminal_size().columns))
+        return SafeConsole()
+    return SafeConsole(width=max(NARROWEST_PIPE, shutil.get_terminal_size().columns))
+
+
+def _escape_controls(text: str) -> str:
+    r"""``text`` with escapes for control characters other than line ends.
+
+    >>> _escape_controls("name\x1b[2J\n")
+    'name\\x1b[2J\n'
+    """
+    return "".join(
+        one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode()
+        for one in text
+    )
 
 
 def print_json(data: dict[str, Any]) -> None:
     """Machine-readable results on standard output."""
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+    # A name of a file that is no text is a lone surrogate, which cannot be written as UTF-8.
+    click.echo(text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 def track_samples(feeds: Iterable[Feeds], total: int | None) -> Iterable[Feeds]:

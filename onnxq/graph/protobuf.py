@@ -39,13 +39,8 @@ def parse_model(path: Path) -> onnx.ModelProto:
         InvalidModelError: the file is missing, unreadable, or not an ONNX model.
         UnsupportedModelError: it holds sparse tensors.
     """
+    refuse_missing(path)
     try:
-        if not path.exists():
-            raise InvalidModelError(f"{path}: no such file; check the path of the model")
-        if path.is_dir():
-            raise InvalidModelError(f"{path}: is a directory; name the .onnx file inside it")
-        if not path.is_file():
-            raise InvalidModelError(f"{path}: is not a regular file; name an .onnx file")
         content = path.read_bytes()
     except OSError as error:
         raise InvalidModelError(f"{path}: cannot be read: {error.strerror}") from error
@@ -70,6 +65,24 @@ def parse_model(path: Path) -> onnx.ModelProto:
         if isinstance(body, onnx.GraphProto):
             _check_initializers(path, body)
     return proto
+
+
+def refuse_missing(path: Path) -> None:
+    """Refuse a path that no model can be read from; opening a pipe would wait for ever.
+
+    Raises:
+        InvalidModelError: there is no regular file.
+    """
+    try:
+        if not path.exists():
+            raise InvalidModelError(f"{path}: no such file; check the path of the model")
+        if path.is_dir():
+            raise InvalidModelError(f"{path}: is a directory; name the .onnx file inside it")
+        if not path.is_file():
+            raise InvalidModelError(f"{path}: is not a regular file; name an .onnx file")
+    except (OSError, ValueError) as error:  # ValueError: no file is called so
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidModelError(f"{path}: cannot be read: {reason}") from error
 
 
 def _use_short_domain(proto: onnx.ModelProto) -> None:
