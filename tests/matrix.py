@@ -2,8 +2,8 @@
 
     python tests/matrix.py [--only NAME,...] [--folder build/matrix] [-- ARGUMENTS OF PYTEST]
 
-Cells: the lowest versions that pyproject.toml declares, on the oldest Python, and the newest that can
-be installed, on each Python. Pythons that this machine has not are named and left out. Each
+Cells: the lowest versions that pyproject.toml declares, on the oldest Python, and the newest that
+can be installed, on each Python. Pythons that this machine has not are named and left out. Each
 environment is made once, and again when pyproject.toml changes.
 """
 

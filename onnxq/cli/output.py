@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from onnxq.runtime.session import Feeds
+
+_UNPRINTABLE = re.compile("[\x7f-\x9f\ud800-\udfff]")
+"""What JSON leaves as it is: control characters, and bytes of file names that are no text."""
 
 NARROWEST_PIPE = 160
 """Columns of a table that goes into a file or another program, where nothing is too wide."""
@@ -50,8 +54,7 @@ def _escape_controls(text: str) -> str:
 def print_json(data: dict[str, Any]) -> None:
     """Machine-readable results on standard output."""
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
-    # A name of a file that is no text is a lone surrogate, which cannot be written as UTF-8.
-    click.echo(text.encode("utf-8", "backslashreplace").decode("utf-8"))
+    click.echo(_UNPRINTABLE.sub(lambda found: json.dumps(found[0])[1:-1], text))
 
 
 def track_samples(feeds: Iterable[Feeds], total: int | None) -> Iterable[Feeds]:

@@ -95,7 +95,7 @@ def stage_output(path: Path) -> Iterator[Output]:
     """A hidden folder beside ``path`` to write in; it is gone afterwards, whatever happens.
 
     Raises:
-        OutputError: the folder cannot be written to.
+        OutputError: the folder cannot be written to, or there is no room left while it is used.
     """
     # Behind a symbolic link the file itself is replaced, not the link.
     path = path.resolve()
@@ -104,6 +104,10 @@ def stage_output(path: Path) -> Iterator[Output]:
         with defer_interrupts():
             folder = _make_hidden_folder(path.parent)
         yield Output(path, folder / path.name)
+    except OSError as error:
+        if not _is_no_room(error):
+            raise
+        raise OutputError(_describe(path, error)) from error
     finally:
         if folder is not None:
             with defer_interrupts():
@@ -244,9 +248,13 @@ def _refuse_existing(path: Path) -> None:
         )
 
 
-def _describe(path: Path, error: OSError) -> str:
+def _is_no_room(error: OSError) -> bool:
     # numpy raises an error without a number where a disk is full.
-    if error.errno in _NO_ROOM or (error.errno is None and " requested and " in str(error)):
+    return error.errno in _NO_ROOM or (error.errno is None and " requested and " in str(error))
+
+
+def _describe(path: Path, error: OSError) -> str:
+    if _is_no_room(error):
         reason = error.strerror or str(error)
         return f"{path}: no room left to write it ({reason}); nothing was changed"
     return f"{path}: cannot be written: {error.strerror or error}; nothing was changed"
