@@ -8,12 +8,13 @@ DEMO_VENV := .venv-demo
 PIP := -m pip install --quiet --disable-pip-version-check
 SAMPLES := mlp cnn lstm transformer
 
-.PHONY: help demo test test-full check fix bench clean
+.PHONY: help demo test test-full test-matrix check fix bench clean
 
 help:
 	@echo "make demo   quantize the four sample models into build/demo/, one of them with calibration"
 	@echo "make test   run the tests"
 	@echo "make test-full  the same and all of tests/hardening, which takes most of an hour"
+	@echo "make test-matrix  the same on old and new Pythons and packages"
 	@echo "make check  lint, format and types, nothing is changed"
 	@echo "make fix    lint and format, files are changed"
 	@echo "make bench  say how the benchmarks are run"
@@ -52,6 +53,10 @@ test: $(VENV)/installed
 
 test-full: $(VENV)/installed
 	@$(VENV)/bin/python -m pytest -n $(WORKERS) -m "full or not full"
+
+# Environments of their own, made once, in build/matrix. ONLY=3.10-lowest,3.13-newest for some.
+test-matrix:
+	@$(PYTHON) tests/matrix.py $(if $(ONLY),--only $(ONLY)) -- -n $(WORKERS)
 
 check: $(VENV)/installed
 	@$(VENV)/bin/ruff check --quiet .

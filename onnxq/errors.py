@@ -30,13 +30,27 @@ EXIT_ERROR = 3
 EXIT_INTERRUPTED = 130
 
 
+def make_printable(text: str) -> str:
+    r"""``text`` in one line, with escapes for what a terminal would obey: names are of others.
+
+    >>> make_printable("a\nname\x1b[2J")
+    'a name\\x1b[2J'
+    """
+    line = " ".join(text.split())
+    if line.isprintable():
+        return line
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in line
+    )
+
+
 class OnnxqError(Exception):
     """Base of every deliberate error; its text is one line meant for a person."""
 
     exit_code: ClassVar[int] = EXIT_ERROR
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(make_printable(message))
 
 
 class UsageError(OnnxqError):

@@ -156,7 +156,7 @@ def test_in_place_beside_an_output_is_refused(source: Path) -> None:
     ("options", "message"),
     [
         ({"method": "best"}, "no method is called 'best'; known methods: minmax"),
-        ({"method": "percentile", "percentile": 40}, "percentile of 40 is not above 50"),
+        ({"method": "percentile", "percentile": 40}, "--percentile 40: give a number above 50"),
         ({"method": "percentile", "percentile": float("nan")}, "percentile"),
         ({"activations": "uint4"}, "no activation type is called 'uint4'; known types: uint8"),
         ({"weights": "int3"}, "no weight type is called 'int3'"),

@@ -13,6 +13,7 @@ from typing import Any
 from onnxq.calibration.resolve import Range
 from onnxq.errors import DataError
 from onnxq.graph.output import write_whole
+from onnxq.graph.small_files import read_small
 from onnxq.ranges import METHODS
 
 SCHEMA_VERSION = 1
@@ -93,10 +94,12 @@ def load_ranges(path: Path) -> SavedRanges:
         DataError: it is no such file.
     """
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(read_small(path))
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise DataError(f"{path}: cannot be read as saved ranges: {reason}") from error
+        raise DataError(
+            f"{path}: cannot be read as saved ranges: {reason}; name a file of --save-ranges"
+        ) from error
     try:
         return _parse(content)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

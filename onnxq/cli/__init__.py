@@ -17,7 +17,14 @@ from typing import NoReturn
 
 import click
 
-from onnxq.errors import EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED, OnnxqError
+from onnxq.errors import (
+    EXIT_DONE,
+    EXIT_ERROR,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    OnnxqError,
+    make_printable,
+)
 
 EXIT_TERMINATED = 143
 
@@ -83,6 +90,9 @@ def main() -> NoReturn:
 
 def run(arguments: list[str]) -> int:
     """Run one command; returns its exit code."""
+    if not arguments:  # click has an exit code of its own for this, another in each version
+        click.echo(cli.get_help(click.Context(cli, info_name="onnxq")), err=True)
+        return EXIT_USAGE
     try:
         # Not ``cli.main``, which has an exit code of its own for a closed pipe.
         with cli.make_context("onnxq", arguments) as context:
@@ -93,8 +103,7 @@ def run(arguments: list[str]) -> int:
     except OnnxqError as error:
         return _fail(str(error), error.exit_code)
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        return _fail(_describe_usage(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
@@ -107,6 +116,12 @@ def run(arguments: list[str]) -> int:
     return EXIT_DONE
 
 
+def _describe_usage(error: click.ClickException) -> str:
+    message = error.format_message().rstrip(".")
+    context = getattr(error, "ctx", None)
+    return message if context is None else f"{message}; see {context.command_path} --help"
+
+
 def _fail(message: str, exit_code: int = EXIT_ERROR) -> int:
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+    click.echo(f"error: {make_printable(message)}", err=True)
     return exit_code

@@ -34,13 +34,11 @@ def _add_gates(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command(short_help="Compare a quantized model with its float original.")
-@click.argument("float_model", type=click.Path(path_type=Path, readable=False), metavar="FLOAT")
-@click.argument(
-    "quantized_model", type=click.Path(path_type=Path, readable=False), metavar="QUANTIZED"
-)
+@click.argument("float_model", type=options.FILE, metavar="FLOAT")
+@click.argument("quantized_model", type=options.FILE, metavar="QUANTIZED")
 @click.option(
     "--data",
-    type=click.Path(path_type=Path, readable=False),
+    type=options.FILE,
     metavar="DIR",
     help="Folder of samples: .npz, .npy, onnx test sets, images; with sub-folders.",
 )
@@ -48,7 +46,7 @@ def _add_gates(command: Callable[..., Any]) -> Callable[..., Any]:
 @options.IMAGES
 @click.option(
     "--labels",
-    type=click.Path(path_type=Path, readable=False),
+    type=options.FILE,
     metavar="FILE",
     help="Classes: .json, .csv or .npy.  [default: labels.* in DIR or beside it, class folders]",
 )
@@ -96,8 +94,9 @@ def compare(
         )
         from onnxq.samples import ImageOptions
 
+    inputs = [one for one in (float_model, quantized_model, values["labels"]) if one is not None]
     for path in reports:
-        check_report_folder(path)
+        check_report_folder(path, inputs)
     images = ImageOptions(**{name: values.pop(name) for name in options.IMAGE_NAMES})
     limits = {
         name: limit

@@ -21,7 +21,7 @@ WEIGHT_TYPES = tuple(one.value for one in WeightType if one is not WeightType.IN
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, readable=False),
+    type=options.FILE,
     help="Where the result goes.  [default: MODEL's stem + .int8.onnx (by type), beside it]",
 )
 @click.option(
@@ -72,7 +72,7 @@ WEIGHT_TYPES = tuple(one.value for one in WeightType if one is not WeightType.IN
 @options.SELECTORS
 @click.option(
     "--data",
-    type=click.Path(path_type=Path, readable=False),
+    type=options.FILE,
     metavar="DIR",
     help="Compare with float on the .npz or .npy samples in DIR.  "
     "[default: those of --calib held back, or made-up inputs]",

@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 import onnxq
+from onnxq.cli import options
 from onnxq.runtime.signals import hold_signals
 
 
 @click.command(short_help="Show what is in a model, and what would be quantized.")
-@click.argument("model", type=click.Path(path_type=Path, readable=False))
+@click.argument("model", type=options.FILE)
 @click.option(
     "--plan",
     type=click.Choice(["dynamic", "static"]),

@@ -8,11 +8,30 @@ from typing import Any
 
 import click
 
+from onnxq.errors import UsageError
 from onnxq.targets import TARGETS
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-MODEL = click.argument("model", type=click.Path(path_type=Path, readable=False))
+
+class _File(click.Path):
+    """A path. An empty one, as of a variable that is not set, would be the current folder."""
+
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """The path; see click."""
+        if value == "":
+            self.fail("is empty; is a variable of the shell not set?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FILE = _File(path_type=Path, readable=False)
+
+MODEL = click.argument("model", type=FILE)
 TARGET = click.option(
     "--target",
     default="ort-cpu",
@@ -52,12 +71,18 @@ OUTCOME = combine(FORCE, IN_PLACE, DRY_RUN, KEEP_METADATA, JSON)
 
 
 def split_names(values: tuple[str, ...]) -> tuple[str, ...]:
-    """The names in lists separated by commas.
+    """The operators in lists separated by commas.
+
+    Raises:
+        UsageError: there are lists, but no name in them.
 
     >>> split_names(("Conv, Gemm", "Add"))
     ('Conv', 'Gemm', 'Add')
     """
-    return tuple(part.strip() for one in values for part in one.split(",") if part.strip())
+    names = tuple(part.strip() for one in values for part in one.split(",") if part.strip())
+    if values and not names:
+        raise UsageError("--op-types names no operator; give some, as Conv,Gemm, or leave it out")
+    return names
 
 
 def parse_size(
@@ -133,7 +158,7 @@ REPORT = click.option(
     "--report",
     "reports",
     multiple=True,
-    type=click.Path(path_type=Path, readable=False),
+    type=FILE,
     metavar="FILE",
     help="Write a report: .json, .md, .xml (JUnit) or .html, by its ending.",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_LINES = 30
 
+_UNPRINTABLE = re.compile("[\x7f-\x9f\ud800-\udfff]")
+"""What JSON leaves as it is: control characters, and bytes of file names that are no text."""
+
 NARROWEST_PIPE = 160
 """Columns of a table that goes into a file or another program, where nothing is too wide."""
 
@@ -25,15 +29,35 @@ NARROWEST_PIPE = 160
 def make_console() -> Console:
     """A console on standard output."""
     from rich.console import Console
+    from rich.text import Text
+
+    class SafeConsole(Console):
+        """Names come from files of others, and a terminal would obey what is in them."""
+
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(_escape_controls(text), **options)
 
     if sys.stdout.isatty():
-        return Console()
-    return Console(width=max(NARROWEST_PIPE, shutil.get_terminal_size().columns))
+        return SafeConsole()
+    return SafeConsole(width=max(NARROWEST_PIPE, shutil.get_terminal_size().columns))
+
+
+def _escape_controls(text: str) -> str:
+    r"""``text`` with escapes for control characters other than line ends.
+
+    >>> _escape_controls("name\x1b[2J\n")
+    'name\\x1b[2J\n'
+    """
+    return "".join(
+        one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode()
+        for one in text
+    )
 
 
 def print_json(data: dict[str, Any]) -> None:
     """Machine-readable results on standard output."""
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+    click.echo(_UNPRINTABLE.sub(lambda found: json.dumps(found[0])[1:-1], text))
 
 
 def track_samples(feeds: Iterable[Feeds], total: int | None) -> Iterable[Feeds]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.command(short_help="Quantize and check all models of a pipeline file.")
 @click.argument(
     "pipeline_file",
-    type=click.Path(path_type=Path, readable=False),
+    type=options.FILE,
     default="onnxq.toml",
     metavar="[PIPELINE]",
 )
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     "--report",
     "reports",
     multiple=True,
-    type=click.Path(path_type=Path, readable=False),
+    type=options.FILE,
     metavar="FILE",
     help="Write a report of all models: .json, .md, .xml (JUnit) or .html, by its ending.",
 )

@@ -73,13 +73,13 @@ RANGES = combine(
     ),
     click.option(
         "--save-ranges",
-        type=click.Path(path_type=Path, readable=False),
+        type=options.FILE,
         metavar="FILE",
         help="Write the ranges that were found.",
     ),
     click.option(
         "--ranges",
-        type=click.Path(path_type=Path, readable=False),
+        type=options.FILE,
         metavar="FILE",
         help="Take the ranges of an earlier run; samples are used to compare only.",
     ),
@@ -150,12 +150,12 @@ TYPES = combine(
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, readable=False),
+    type=options.FILE,
     help="Where the result goes.  [default: MODEL's stem + .static.onnx, beside it]",
 )
 @click.option(
     "--calib",
-    type=click.Path(path_type=Path, readable=False),
+    type=options.FILE,
     metavar="DIR",
     help="Folder of samples: .npz, .npy, onnx test sets, images; with sub-folders.",
 )

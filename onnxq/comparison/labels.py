@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxq.errors import DataError
+from onnxq.graph.small_files import read_small
 
 LabelArray = npt.NDArray[np.int64]
 
@@ -85,16 +87,36 @@ def read_labels(path: Path) -> Labels:
         if path.suffix == ".csv":
             return _read_csv(path)
         if path.suffix == ".npy":
-            return Labels(str(path), sequence=_to_labels(np.load(path, allow_pickle=False)))
+            return Labels(str(path), sequence=_read_npy(path))
     except DataError:
         raise
-    except (OSError, ValueError, TypeError, KeyError, EOFError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as labels: {error}") from error
-    raise DataError(f"{path}: labels are .json, .csv or .npy files")
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read as labels: {error.strerror or error}; check its path"
+        ) from error
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        EOFError,
+        RecursionError,
+        MemoryError,
+        csv.Error,
+    ) as error:
+        raise DataError(
+            f"{path}: cannot be read as labels: {error}; write a .json as {{'sample': class}}"
+        ) from error
+    raise DataError(f"{path}: labels are .json, .csv or .npy files; name one of them")
+
+
+def _read_npy(path: Path) -> LabelArray:
+    content = io.BytesIO(read_small(path))
+    # Not ``np.load``, which also takes archives.
+    return _to_labels(np.lib.format.read_array(content, allow_pickle=False))
 
 
 def _read_json(path: Path) -> Labels:
-    content = json.loads(path.read_text("utf-8-sig"))
+    content = json.loads(read_small(path).decode("utf-8-sig"))
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds no labels: give {{'sample': class, ...}}")
     output = content.get("output") if "y" in content else None
@@ -106,8 +128,8 @@ def _read_json(path: Path) -> Labels:
 
 
 def _read_csv(path: Path) -> Labels:
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        rows = [row for row in csv.reader(stream) if row]
+    text = io.StringIO(read_small(path).decode("utf-8-sig"), newline="")
+    rows = [row for row in csv.reader(text) if row]
     if rows and not rows[0][-1].strip().lstrip("-").isdigit():
         del rows[0]
     if any(len(row) != 2 for row in rows) or not rows:

@@ -15,6 +15,10 @@ from onnxq.graph.scopes import iterate_scopes
 OLDEST_OPSET = 7
 
 
+Stamp = tuple[int, int, int]
+"""Inode, bytes, and time of the last change in nanoseconds."""
+
+
 @dataclass(frozen=True)
 class ModelFile:
     """A model as it was read.
@@ -24,12 +28,14 @@ class ModelFile:
         model: its graph; weights in external files stay there until they are looked at.
         external_files: names of the external data files, relative to the folder of the model.
         size_bytes: bytes of the file and of its external data files.
+        stamps: what tells whether these files are still as they were read.
     """
 
     path: Path
     model: ir.Model
     external_files: tuple[str, ...]
     size_bytes: int
+    stamps: tuple[Stamp, ...] = ()
 
 
 def load_model(path: Path) -> ModelFile:
@@ -40,6 +46,7 @@ def load_model(path: Path) -> ModelFile:
         ExternalDataError: external weights are missing, too short, or outside the folder.
         UnsupportedModelError: the operator set is older than 7 or not there at all.
     """
+    stamp = _read_stamp(path)
     proto = parse_model(path)
     try:
         model = ir.from_proto(proto)
@@ -60,8 +67,32 @@ def load_model(path: Path) -> ModelFile:
         _check_external_tensor(path, folder, tensor)
         tensor.base_dir = folder
     files = tuple(sorted({os.fspath(tensor.location) for tensor in tensors}))
-    size = path.stat().st_size + sum((folder / name).stat().st_size for name in files)
-    return ModelFile(path, model, files, size)
+    stamps = (stamp, *(_read_stamp(folder / name) for name in files))
+    return ModelFile(path, model, files, sum(size for _, size, _ in stamps), stamps)
+
+
+def refuse_changed(file: ModelFile) -> None:
+    """Refuse to go on with a model whose files are not as they were read.
+
+    Raises:
+        InvalidModelError: one has changed, or is gone.
+    """
+    folder = file.path.resolve().parent
+    paths = (file.path, *(folder / name for name in file.external_files))
+    for path, stamp in zip(paths, file.stamps, strict=True):
+        if _read_stamp(path) != stamp:
+            raise InvalidModelError(
+                f"{path}: has changed while it was worked on; run again when it is complete"
+            )
+
+
+def _read_stamp(path: Path) -> Stamp:
+    """Of a file; nonsense for one that is not there, which whoever reads it says."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return 0, 0, 0
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def iterate_external_tensors(model: ir.Model) -> list[ir.ExternalTensor]:

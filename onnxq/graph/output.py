@@ -14,14 +14,22 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 from onnxq.errors import OutputError
 from onnxq.graph.files import ModelFile
+from onnxq.graph.interrupts import defer_interrupts
 
 EXTERNAL_DATA_THRESHOLD_BYTES = 1_500_000_000
 """Weights above this size go to a file of their own; a protobuf message ends at 2 GiB."""
 
 EXTERNAL_TENSOR_BYTES = 1024
 """Smaller tensors stay in the model file."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -47,21 +55,28 @@ class Output:
         return sum(entry.stat().st_size for entry in folder.iterdir() if entry.is_file())
 
 
-def check_output(source: Path, output: Path, *, force: bool) -> None:
+def check_output(source: Path, output: Path, *, force: bool, option: str = "-o") -> None:
     """Refuse early to write where a result must not go.
+
+    Args:
+        source: the input.
+        output: where the result is to go.
+        force: whether a file that is there may be replaced.
+        option: that names the output, for messages.
 
     Raises:
         OutputError: the output is the input, exists already, or has no folder to be in.
     """
     try:
         if output.exists() and source.exists() and output.samefile(source):
+            instead = ", or say --in-place" if option == "-o" else ""
             raise OutputError(
-                f"{output}: is the input model; name another file with -o, or say --in-place"
+                f"{output}: is the input model; name another file with {option}{instead}"
             )
         if output.is_dir():
-            raise OutputError(f"{output}: is a directory; name a file with -o")
+            raise OutputError(f"{output}: is a directory; name a file with {option}")
         if output.exists() and not output.is_file():
-            raise OutputError(f"{output}: is not a regular file; name another one with -o")
+            raise OutputError(f"{output}: is not a regular file; name another one with {option}")
         output.resolve(strict=False)
         if not output.parent.is_dir():
             raise OutputError(
@@ -69,7 +84,8 @@ def check_output(source: Path, output: Path, *, force: bool) -> None:
             )
         if output.exists() and not force:
             raise OutputError(f"{output}: exists already; --force replaces it")
-    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links
+    except (OSError, RuntimeError, ValueError) as error:
+        # RuntimeError: a loop of symbolic links. ValueError: no file is called so.
         reason = error.strerror if isinstance(error, OSError) else error
         raise OutputError(f"{output}: cannot be written: {reason or error}") from error
 
@@ -79,18 +95,23 @@ def stage_output(path: Path) -> Iterator[Output]:
     """A hidden folder beside ``path`` to write in; it is gone afterwards, whatever happens.
 
     Raises:
-        OutputError: the folder cannot be written to.
+        OutputError: the folder cannot be written to, or there is no room left while it is used.
     """
     # Behind a symbolic link the file itself is replaced, not the link.
     path = path.resolve()
+    folder: Path | None = None
     try:
-        folder = Path(tempfile.mkdtemp(prefix=".onnxq-", dir=path.parent))
-    except OSError as error:
-        raise OutputError(f"{path.parent}: cannot be written to: {error.strerror}") from error
-    try:
+        with defer_interrupts():
+            folder = _make_hidden_folder(path.parent)
         yield Output(path, folder / path.name)
+    except OSError as error:
+        if not _is_no_room(error):
+            raise
+        raise OutputError(_describe(path, error)) from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None:
+            with defer_interrupts():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_model(source: ModelFile, output: Output, *, force: bool, in_place: bool = False) -> None:
@@ -130,24 +151,35 @@ def write_model(source: ModelFile, output: Output, *, force: bool, in_place: boo
         raise OutputError(_describe(output.path, error)) from error
 
 
-def publish(output: Output) -> None:
+def publish(output: Output, *, replace: bool) -> None:
     """Give the staged files their final names.
 
     A model and its data are two files. The old model goes first and the new one comes last, so a
-    kill in between leaves no model rather than a model with the data of another.
+    kill in between leaves no model rather than a model with the data of another. Ctrl-C waits, and
+    so does another run that publishes in the same folder.
+
+    Args:
+        output: written and found good.
+        replace: whether files of these names may be there.
 
     Raises:
-        OutputError: the folder refuses it.
+        OutputError: the folder refuses it, or another run was faster.
     """
     staged_data = output.staged_path.with_name(output.data_name)
+    data_path = output.path.with_name(output.data_name)
     try:
-        if output.path.exists():
-            # Who may read a file stays as it was.
-            shutil.copymode(output.path, output.staged_path)
-        if staged_data.exists():
-            output.path.unlink(missing_ok=True)
-            staged_data.replace(output.path.with_name(output.data_name))
-        output.staged_path.replace(output.path)
+        with defer_interrupts(), _locked(output.path.parent):
+            if not replace:
+                _refuse_existing(output.path)
+            if not replace and staged_data.exists():
+                _refuse_existing(data_path)
+            if output.path.exists():
+                # Who may read a file stays as it was.
+                shutil.copymode(output.path, output.staged_path)
+            if staged_data.exists():
+                output.path.unlink(missing_ok=True)
+                staged_data.replace(data_path)
+            output.staged_path.replace(output.path)
     except OSError as error:
         raise OutputError(_describe(output.path, error)) from error
 
@@ -158,14 +190,16 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    # In the same folder, because a file cannot be renamed to another file system. Not by
-    # ``tempfile``: its files can be read by their owner only.
+    # Behind a symbolic link the file itself is replaced, as a model is. In the same folder,
+    # because a file cannot be renamed to another file system. Not by ``tempfile``: its files can
+    # be read by their owner only.
+    path = path.resolve()
     staged = path.with_name(f".onnxq-{os.getpid()}-{path.name}")
     try:
         staged.write_bytes(content)
         staged.replace(path)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise OutputError(_describe(path, error)) from error
     finally:
         with contextlib.suppress(OSError):
             staged.unlink(missing_ok=True)
@@ -185,7 +219,42 @@ def _refuse_weights_of_input(source: ModelFile, path: Path) -> None:
         raise OutputError(f"{path}: holds the weights of the input; name another file with -o")
 
 
+def _make_hidden_folder(parent: Path) -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix=".onnxq-", dir=parent))
+    except OSError as error:
+        advice = "name another folder with -o"
+        if error.errno in _NO_ROOM:
+            advice = "free some room"
+        raise OutputError(f"{parent}: cannot be written to: {error.strerror}; {advice}") from error
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other runs from publishing in ``folder``, where the system has such locks."""
+    with contextlib.ExitStack() as stack:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # some network file systems have none
+                descriptor = os.open(folder, os.O_RDONLY)
+                stack.callback(os.close, descriptor)  # which gives up the lock
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+
+
+def _refuse_existing(path: Path) -> None:
+    if path.exists():
+        raise OutputError(
+            f"{path}: was written by something else while this ran; --force replaces it"
+        )
+
+
+def _is_no_room(error: OSError) -> bool:
+    # numpy raises an error without a number where a disk is full.
+    return error.errno in _NO_ROOM or (error.errno is None and " requested and " in str(error))
+
+
 def _describe(path: Path, error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"{path}: no room left to write it ({error.strerror}); nothing was changed"
+    if _is_no_room(error):
+        reason = error.strerror or str(error)
+        return f"{path}: no room left to write it ({reason}); nothing was changed"
     return f"{path}: cannot be written: {error.strerror or error}; nothing was changed"

@@ -11,6 +11,8 @@ from google.protobuf.message import DecodeError
 
 from onnxq.errors import InvalidModelError, UnsupportedModelError
 
+_Body = onnx.GraphProto | onnx.FunctionProto
+
 _LONG_DOMAIN = "ai.onnx"
 _FIELDS: dict[int, tuple[int, str]] = {
     onnx.TensorProto.FLOAT: (32, "float_data"),
@@ -39,13 +41,8 @@ def parse_model(path: Path) -> onnx.ModelProto:
         InvalidModelError: the file is missing, unreadable, or not an ONNX model.
         UnsupportedModelError: it holds sparse tensors.
     """
+    refuse_missing(path)
     try:
-        if not path.exists():
-            raise InvalidModelError(f"{path}: no such file; check the path of the model")
-        if path.is_dir():
-            raise InvalidModelError(f"{path}: is a directory; name the .onnx file inside it")
-        if not path.is_file():
-            raise InvalidModelError(f"{path}: is not a regular file; name an .onnx file")
         content = path.read_bytes()
     except OSError as error:
         raise InvalidModelError(f"{path}: cannot be read: {error.strerror}") from error
@@ -64,12 +61,31 @@ def parse_model(path: Path) -> onnx.ModelProto:
             f"{path}: not an ONNX model (no graph, IR version or operator set in it)"
         )
     _use_short_domain(proto)
+    _check_recursion(path, proto)
     for body in _iterate_bodies(proto):
         _check_names(path, body)
         _check_constants(path, body)
         if isinstance(body, onnx.GraphProto):
             _check_initializers(path, body)
     return proto
+
+
+def refuse_missing(path: Path) -> None:
+    """Refuse a path that no model can be read from; opening a pipe would wait for ever.
+
+    Raises:
+        InvalidModelError: there is no regular file.
+    """
+    try:
+        if not path.exists():
+            raise InvalidModelError(f"{path}: no such file; check the path of the model")
+        if path.is_dir():
+            raise InvalidModelError(f"{path}: is a directory; name the .onnx file inside it")
+        if not path.is_file():
+            raise InvalidModelError(f"{path}: is not a regular file; name an .onnx file")
+    except (OSError, ValueError) as error:  # ValueError: no file is called so
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidModelError(f"{path}: cannot be read: {reason}") from error
 
 
 def _use_short_domain(proto: onnx.ModelProto) -> None:
@@ -83,9 +99,13 @@ def _use_short_domain(proto: onnx.ModelProto) -> None:
             node.domain = ""
 
 
-def _iterate_bodies(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
+def _iterate_bodies(proto: onnx.ModelProto) -> Iterator[_Body]:
     """The main graph, the functions, and every graph inside their nodes."""
-    waiting: list[onnx.GraphProto | onnx.FunctionProto] = [proto.graph, *proto.functions]
+    return _iterate_inside(proto.graph, *proto.functions)
+
+
+def _iterate_inside(*bodies: _Body) -> Iterator[_Body]:
+    waiting = list(bodies)
     while waiting:
         body = waiting.pop()
         yield body
@@ -95,6 +115,25 @@ def _iterate_bodies(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.F
             for attribute in node.attribute
             if attribute.type == onnx.AttributeProto.GRAPH
         ]
+
+
+def _check_recursion(path: Path, proto: onnx.ModelProto) -> None:
+    """Refuse functions that call themselves: whoever expands them would never end."""
+    calls = {
+        (function.domain, function.name): {
+            (node.domain, node.op_type) for body in _iterate_inside(function) for node in body.node
+        }
+        for function in proto.functions
+    }
+    while calls:
+        ending = [name for name, called in calls.items() if called.isdisjoint(calls)]
+        if not ending:
+            raise InvalidModelError(
+                f"{path}: local function '{min(calls)[1]}' calls itself, which ONNX does not "
+                "allow; export the model again"
+            )
+        for name in ending:
+            del calls[name]
 
 
 def _check_names(path: Path, body: onnx.GraphProto | onnx.FunctionProto) -> None:

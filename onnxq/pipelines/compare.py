@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,11 +19,18 @@ from onnxq.comparison.layers import measure_layers
 from onnxq.comparison.results import ComparisonReport, Footprint, Latency, LayerError
 from onnxq.comparison.scoring import FunctionScorer, LabelScorer, Scorer
 from onnxq.comparison.verdict import write_verdict
-from onnxq.errors import DataError, ExecutionError, UsageError
+from onnxq.errors import (
+    DataError,
+    ExecutionError,
+    InvalidModelError,
+    UnsupportedModelError,
+    UsageError,
+)
 from onnxq.graph.files import load_model
 from onnxq.pipelines.calibrate import Progress
 from onnxq.pipelines.common import pass_through
 from onnxq.rules.quantized import find_quantization
+from onnxq.runtime.memory import refuse_beyond_memory
 from onnxq.runtime.session import Feeds, Session
 from onnxq.samples import Sample, Samples
 from onnxq.samples.user_code import load_function
@@ -31,6 +39,9 @@ FULL, NONE = "all", "none"
 """Levels of optimisation."""
 
 LATENCY_SAMPLES = 4
+
+MOST_THREADS = 1024
+"""The runtime starts all of them: a million took 3 GB, and could not be interrupted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +74,8 @@ class CompareOptions:
     def __post_init__(self) -> None:
         if self.threads < 0:
             raise UsageError(f"--threads {self.threads}: give 0 (all) or more")
+        if self.threads > MOST_THREADS:
+            raise UsageError(f"--threads {self.threads}: give at most {MOST_THREADS}, or 0 (all)")
         if self.rounds < 1:
             raise UsageError(f"--rounds {self.rounds}: give 1 or more")
 
@@ -106,6 +119,7 @@ class _Comparing:
 
     def run(self) -> ComparisonReport:
         """Accuracy, task metrics, layers, times, sizes, and what the runtime makes of it."""
+        self._refuse_harmful_models()
         reference = Session(self.float_path)
         sessions, notes = self._open_quantized()
         scorers = self._make_scorers(notes)
@@ -133,6 +147,18 @@ class _Comparing:
             ),
             layers=self._measure_layers(reference),
             notes=(*self.samples.notes, *notes),
+        )
+
+    def _refuse_harmful_models(self) -> None:
+        """Weights outside the folder of a model, or more than memory can hold."""
+        sizes = []
+        for path in (self.float_path, self.quantized_path):
+            # onnxruntime runs some models that onnxq does not take, and says what is wrong
+            # with the others.
+            with contextlib.suppress(InvalidModelError, UnsupportedModelError):
+                sizes.append(load_model(path).size_bytes)
+        refuse_beyond_memory(
+            self.float_path, sum(sizes), advice="free some, or compare on a larger machine"
         )
 
     def _open_quantized(self) -> tuple[dict[str, Session], list[str]]:

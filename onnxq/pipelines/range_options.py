@@ -73,6 +73,6 @@ class RangeFiles:
         if self.load is not None and options.method != AUTO:
             raise UsageError("--ranges brings its own method: leave out --method")
         if self.save is not None:
-            check_output(source, self.save, force=force)
+            check_output(source, self.save, force=force, option="--save-ranges")
             if self.save.resolve() == destination.resolve():
                 raise OutputError(f"{self.save}: is where the model goes; name another file")

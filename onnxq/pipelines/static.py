@@ -14,7 +14,7 @@ from onnxq.calibration import fingerprint_model, save_ranges
 from onnxq.errors import UsageError
 from onnxq.graph.files import ModelFile
 from onnxq.graph.offload import offload_weights
-from onnxq.graph.output import Output, publish, stage_output
+from onnxq.graph.output import Output, stage_output
 from onnxq.pipelines.budget import Budget
 from onnxq.pipelines.calibrate import (
     Calibration,
@@ -30,6 +30,7 @@ from onnxq.pipelines.common import (
     open_float_model,
     pass_through,
     plan_model,
+    publish_verified,
     write_smaller,
 )
 from onnxq.pipelines.improve import Improved, choose_level, improve
@@ -39,7 +40,11 @@ from onnxq.pipelines.stages import LEVELS
 from onnxq.pipelines.trials import Trials
 from onnxq.plan import Plan, Selection, StaticOptions, plan_static
 from onnxq.plan.planner import StaticPlanner
+<<<<<<< HEAD
 from onnxq.runtime.damage import explain_damage
+=======
+from onnxq.runtime.memory import refuse_beyond_memory
+>>>>>>> e9937de (WIP: faults, security, messages; to be split after the tests have run)
 from onnxq.runtime.signatures import read_signatures
 from onnxq.samples import Part, Samples, calibration_part, verification_part
 from onnxq.targets import Target
@@ -103,6 +108,7 @@ def run_static(
             budget=budget or Budget(),
             progress=progress or (lambda _label: pass_through),
         )
+        refuse_beyond_memory(source, file.size_bytes, advice="free some, or take onnxq dynamic")
         with stage_output(destination) as staged:
             # Nothing else may hold the weights in memory any more.
             result = job.offload(result, staged)
@@ -177,7 +183,9 @@ class _Job:
             needs_fusion=self.target.folds_casts,
         )
         self._save(calibration, improved.method)
-        publish(staged)
+        verification = publish_verified(
+            self.file, staged, verification, force=force, in_place=in_place
+        )
         return replace(
             result,
             plan=recipe.plan,

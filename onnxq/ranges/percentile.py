@@ -19,7 +19,9 @@ def check_percentile(percentile: float) -> None:
         UsageError: the percentile is not in (50, 100].
     """
     if not 50 < percentile <= 100:
-        raise UsageError(f"a percentile of {percentile:g} is not above 50 and at most 100")
+        raise UsageError(
+            f"--percentile {percentile:g}: give a number above 50 and at most 100, as 99.99"
+        )
 
 
 def choose_range(

@@ -11,6 +11,7 @@ from typing import Any
 from onnxq.comparison.results import Gate
 from onnxq.errors import DataError
 from onnxq.graph.output import write_whole
+from onnxq.graph.small_files import read_small
 from onnxq.runs.fingerprints import Fingerprints
 from onnxq.runs.numbers import Numbers, parse_numbers, parse_optional
 
@@ -83,7 +84,7 @@ def read_lock(path: Path) -> dict[str, LockEntry]:
         DataError: it cannot be read.
     """
     try:
-        content = json.loads(path.read_bytes().decode("utf-8"))
+        content = json.loads(read_small(path))
         if content["schema_version"] != SCHEMA_VERSION:
             raise ValueError(f"schema_version {content['schema_version']}, not {SCHEMA_VERSION}")
         return {str(name): _parse_entry(one) for name, one in content["models"].items()}

@@ -50,7 +50,8 @@ def check_places(path: Path, jobs: Sequence[Job]) -> None:
     pipeline = Pipeline(path, tuple(job for _, job in jobs))
     kept = {path.resolve(): "the pipeline file", pipeline.lock_path.resolve(): "the lock"}
     for _, job in jobs:
-        kept[(pipeline.folder / job.source).resolve()] = f"the source of '{job.name}'"
+        for what, file in _read(job):
+            kept[(pipeline.folder / file).resolve()] = f"the {what} of '{job.name}'"
     taken: dict[Path, str] = {}
     for settings, job in jobs:
         for key, file in _written(job):
@@ -82,6 +83,14 @@ def check_inputs(settings: Settings, folder: Path) -> None:
     labels = settings.merge_table("budget").get("labels")
     if labels is not None and mode == STATIC:
         _expect(settings, "budget", folder / labels.value, "file", labels.value)
+
+
+def _read(job: ModelJob) -> Iterator[Place]:
+    yield "source", job.source
+    if job.calibration is not None and job.calibration.load is not None:
+        yield "ranges", job.calibration.load
+    if job.evaluation is not None and job.evaluation.options.labels is not None:
+        yield "labels", job.evaluation.options.labels
 
 
 def _written(job: ModelJob) -> Iterator[Place]:
@@ -119,7 +128,7 @@ def _check_writable(settings: Settings, job: ModelJob, key: str, file: Path, fol
         if not existing.is_dir():
             settings.note(f"{key}: {file}: {existing} is not a folder", key, "source")
         elif existing == path.parent:
-            check_output(folder / job.source, path, force=True)
+            check_output(folder / job.source, path, force=True, option=key)
     except OSError as error:
         settings.note(f"{key}: {file}: {error.strerror or error}", key, "source")
     except OnnxqError as error:

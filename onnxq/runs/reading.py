@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from onnxq.graph.small_files import read_small
 from onnxq.runs.building import build_job
 from onnxq.runs.jobs import Pipeline
 from onnxq.runs.keys import KEYS, MODES
@@ -53,7 +54,7 @@ def read_pipeline(path: Path) -> Pipeline:
 
 def _parse(path: Path) -> tuple[str, Mapping[str, Any]]:
     try:
-        text = path.read_bytes().decode("utf-8").replace("\r\n", "\n")
+        text = read_small(path).decode("utf-8").replace("\r\n", "\n")
     except OSError as error:
         raise PipelineFileError(
             path, [Problem(1, f"cannot be read: {error.strerror or error}")]

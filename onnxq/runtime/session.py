@@ -125,6 +125,8 @@ class Session:
             options.add_session_config_entry(
                 "session.optimized_model_external_initializers_min_size_in_bytes", "1024"
             )
+        if path.exists() and not path.is_file():
+            raise ExecutionError(f"{path}: is not a regular file; name an .onnx file")
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]

@@ -43,8 +43,6 @@ class SampleFolder:
         Raises:
             DataError: it is no folder, cannot be listed, or holds no samples.
         """
-        if not path.is_dir():
-            raise DataError(f"{path}: no such folder; name the folder with the .npz samples")
         listing = list_samples(path)
         files = tuple(one.path for one in listing.files if one.kind in (Kind.NPZ, Kind.NPY))
         if not files:
@@ -68,6 +66,7 @@ class SampleFolder:
             DataError: a file cannot be read, or does not fit the inputs.
         """
         for file in self.files:
+            _refuse_irregular(file)
             load = load_npy if file.suffix.lower() == ".npy" else load_npz
             yield fit_feeds(str(file), load(file, inputs), inputs)
 
@@ -134,7 +133,11 @@ class FolderSource:
                 f"not read, first {self.listing.passed_over[0]}"
             )
         plan = self._plan_images(inputs)
-        return (*notes, plan.describe()) if plan is not None else tuple(notes)
+        if plan is not None:
+            notes.append(plan.describe())
+        elif self.options.images not in (None, ImageOptions()):
+            notes.append("no sample is an image: options for images change nothing")
+        return tuple(notes)
 
     def entries(self, inputs: Sequence[InputSignature]) -> Iterator[Entry]:
         """The chosen samples, each with the way to load it."""
@@ -177,6 +180,8 @@ def _load(file: SampleFile, inputs: Sequence[InputSignature], plan: ImagePlan | 
 def _refuse_irregular(path: Path) -> None:
     """Opening a pipe would wait for ever."""
     if not path.is_file():
+        if not os.path.lexists(path):
+            raise DataError(f"{path}: is gone since the folder was listed; run again")
         raise DataError(f"{path}: no regular file, or a link to nothing; remove it")
 
 

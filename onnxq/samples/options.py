@@ -37,7 +37,8 @@ class ImageOptions:
 
     def __post_init__(self) -> None:
         if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
-            raise UsageError(f"--size {self.size}: give a height and a width of 1 or more")
+            text = "x".join(map(str, self.size))
+            raise UsageError(f"--size {text}: give a height and a width of 1 or more")
         for option, values in (("--mean", self.mean), ("--std", self.std)):
             if values is not None:
                 _refuse_values(option, values)

@@ -102,7 +102,8 @@ _END = object()
 def _to_arrays(where: str, given: object) -> Arrays:
     if not isinstance(given, Mapping):
         raise DataError(
-            f"{where}: a {type(given).__name__}; give a dictionary with an array for every input"
+            f"{where}: is of type {type(given).__name__}; give a dictionary with an array for "
+            "every input"
         )
     try:
         return {str(name): np.asarray(array) for name, array in given.items()}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from onnxq.errors import DataError, UsageError
 from onnxq.runtime.session import Feeds, InputSignature
+from onnxq.samples.constant_inputs import ConstantInputs
 from onnxq.samples.fitting import find_masked_inputs, fit_feeds, refuse_untyped_inputs
 from onnxq.samples.folder import FolderSource
 from onnxq.samples.options import SampleOptions
@@ -43,6 +44,7 @@ class Samples:
         self._skip_bad = skip_bad
         self._skipped: dict[str, str] = {}
         self._notes: tuple[str, ...] = ()
+        self._constant_inputs = ConstantInputs()
 
     @property
     def label(self) -> str:
@@ -123,10 +125,11 @@ class Samples:
                 self._skipped[entry.where] = str(error)
                 continue
             given += 1
+            self._constant_inputs.add(sample.feeds)
             yield sample
         if not given and keep is None:
             raise DataError(self._explain_nothing())
-        self._notes = (*notes, *_describe_masked(masked))
+        self._notes = (*notes, *_describe_masked(masked), *self._constant_inputs.describe())
 
     def _explain_nothing(self) -> str:
         if self.skipped:

@@ -43,7 +43,7 @@ def load_function(option: str, name: str) -> UserFunction:
     """
     what = f"{option} {name}"
     module_name, _, function_name = name.rpartition(":")
-    if not module_name or not function_name:
+    if not module_name or not function_name or module_name.startswith("."):
         raise UsageError(f"{what}: give module:function, or path/to/file.py:function")
     is_file = module_name.endswith(".py")
     folder = Path(module_name).resolve().parent if is_file else Path.cwd()

@@ -18,6 +18,7 @@ from onnxq.errors import (
 from onnxq.graph.check import find_fault
 from onnxq.graph.constants import constant_tensor, dimensions
 from onnxq.graph.scopes import iterate_scopes
+from onnxq.runtime.memory import refuse_beyond_memory
 from onnxq.runtime.optimized import OptimizedGraph, read_optimized_graph
 from onnxq.runtime.session import Feeds, InputSignature, Session
 from onnxq.samples import Hints, propose_feeds
@@ -114,6 +115,7 @@ def verify(
         _open_quantized(quantized_path, float_path, mapped=True)
         reason = f"not run: over {LARGEST_COMPARED_BYTES // 10**9} GB; --data DIR runs it anyway"
         return Verification(reason, 0, (), None, tuple(notes))
+    refuse_beyond_memory(float_path, size_bytes, advice="free some, or leave out --data")
     quantized, optimized = _open_optimized(quantized_path, float_path)
     constant = len(optimized.constant_dequantize_nodes)
     if constant and not needs_fusion:

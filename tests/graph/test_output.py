@@ -40,7 +40,7 @@ def _names(folder: Path) -> set[str]:
 def _write(source: ModelFile, path: Path, *, force: bool = False) -> None:
     with stage_output(path) as staged:
         write_model(source, staged, force=force)
-        publish(staged)
+        publish(staged, replace=force)
 
 
 class TestCheckOutput:
@@ -131,7 +131,7 @@ class TestStaging:
         with stage_output(output) as staged:
             write_model(source, staged, force=True)
             assert output.read_text() == "old"
-            publish(staged)
+            publish(staged, replace=True)
         assert load_model(output).model.graph.initializers["w"].const_value is not None
         assert _names(tmp_path) == {"in.onnx", "out.onnx"}
 
@@ -175,7 +175,7 @@ class TestWriting:
         with stage_output(tmp_path / "out.onnx") as staged:
             write_model(external_source, staged, force=False)
             size_bytes = staged.size_bytes()
-            publish(staged)
+            publish(staged, replace=False)
         assert _names(tmp_path) == {"in.onnx", "in.data", "out.onnx", "out.onnx.data"}
         written = load_model(tmp_path / "out.onnx")
         assert written.external_files == ("out.onnx.data",)

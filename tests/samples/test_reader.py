@@ -68,7 +68,7 @@ def test_any_iterable_of_what_numpy_can_make_arrays_of(given: str, open_reader: 
             f"def read():\n  yield {{'x': {GOOD}}}\n  raise SystemExit(2)",
             "sample 1 failed: SystemExit: 2",
         ),
-        ("def read(): return [np.ones(3)]", "sample 0: a ndarray; give a dictionary"),
+        ("def read(): return [np.ones(3)]", "sample 0: is of type ndarray; give a dictionary"),
         ("def read(): return [{'y': 1}]", "sample 0: has no array 'x'; it holds ['y']"),
         ("def read(): return [{'x': [[1], [2, 3]]}]", "sample 0: cannot be made numpy arrays"),
         ("def read(): return [{'x': [[1, 2, 3]]}]", "array 'x' is int64[1, 3], which does not"),
