@@ -2,8 +2,8 @@
 
     python benchmarks/qat.py sample_models/cnn.onnx calib_data/cnn --weights 4 --activations 4
 
-DATA holds calib/, eval/ and maybe labels.json. Each row is a model run by onnxruntime; simulation is
-the training engine on the written file, in float64.
+DATA holds calib/, eval/ and maybe labels.json. Each row is a model run by onnxruntime; simulation
+is the training engine on the written file, in float64.
 """
 
 from __future__ import annotations
@@ -135,8 +135,8 @@ def main() -> None:
                 for one, other in zip(found, simulated, strict=True)
             )
             print(
-                f"| {title} | {accuracy(found, samples, labels)} | {sqnr_db(expected, found):.2f} | "
-                f"{100 * same:.2f} % | {sqnr_db(simulated, found):.1f} | {differ} differ | "
+                f"| {title} | {accuracy(found, samples, labels)} | "
+                f"{sqnr_db(expected, found):.2f} | {100 * same:.2f} % | {sqnr_db(simulated, found):.1f} | {differ} differ | "
                 f"{seconds.get(path, 0):.0f} |"
             )
         points = trained.history.points

@@ -33,5 +33,5 @@ def defer_interrupts() -> Iterator[None]:
     finally:
         for number, handler in known.items():
             signal.signal(number, handler)
-        for number in dict.fromkeys(received):
-            signal.raise_signal(number)
+        for got in dict.fromkeys(received):
+            signal.raise_signal(got)

@@ -8,16 +8,10 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-<<<<<<< HEAD
 from onnxq.apply import Blocks, apply_plan
 from onnxq.errors import UsageError
-from onnxq.graph.output import publish, stage_output
-from onnxq.pipelines.calibrate import Progress
-=======
-from onnxq.apply import apply_plan
-from onnxq.graph.check import explain_damage
 from onnxq.graph.output import stage_output
->>>>>>> e9937de (WIP: faults, security, messages; to be split after the tests have run)
+from onnxq.pipelines.calibrate import Progress
 from onnxq.pipelines.common import (
     QuantizationResult,
     choose_destination,

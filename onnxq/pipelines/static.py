@@ -40,11 +40,8 @@ from onnxq.pipelines.stages import LEVELS
 from onnxq.pipelines.trials import Trials
 from onnxq.plan import Plan, Selection, StaticOptions, plan_static
 from onnxq.plan.planner import StaticPlanner
-<<<<<<< HEAD
 from onnxq.runtime.damage import explain_damage
-=======
 from onnxq.runtime.memory import refuse_beyond_memory
->>>>>>> e9937de (WIP: faults, security, messages; to be split after the tests have run)
 from onnxq.runtime.signatures import read_signatures
 from onnxq.samples import Part, Samples, calibration_part, verification_part
 from onnxq.targets import Target
