@@ -136,7 +136,8 @@ def main() -> None:
             )
             print(
                 f"| {title} | {accuracy(found, samples, labels)} | "
-                f"{sqnr_db(expected, found):.2f} | {100 * same:.2f} % | {sqnr_db(simulated, found):.1f} | {differ} differ | "
+                f"{sqnr_db(expected, found):.2f} | {100 * same:.2f} % | "
+                f"{sqnr_db(simulated, found):.1f} | {differ} differ | "
                 f"{seconds.get(path, 0):.0f} |"
             )
         points = trained.history.points
