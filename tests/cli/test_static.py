@@ -612,3 +612,16 @@ def test_reader_that_hangs_can_be_interrupted(net: Path) -> None:
     assert process.returncode == 130
     assert "Traceback" not in stderr
     assert new_files(net.parent) == ["slow.py"]
+
+
+def test_a_budget_that_cannot_be_met_is_a_no_and_leaves_no_file(net: Path, run_here: Run) -> None:
+    result = run_here(
+        "static", net, "--calib", "samples", "--min-sqnr", "300", "--accuracy", "fast",
+        cwd=net.parent,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    last = result.stderr.strip().splitlines()[-1]
+    assert "the budget cannot be met" in last and "dB of 300 dB" in last
+    assert new_files(net.parent) == []

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from onnxq.pipelines import Budget
 from onnxq.plan import DynamicOptions, StaticOptions
 from onnxq.runs import PipelineFileError, read_pipeline
-from onnxq.runs.keys import KEYS, Kind
+from onnxq.runs.keys import BUDGET_KEYS, KEYS, Kind
 from onnxq.schemes import ActivationType, WeightType
 from tests.runs.pipelines import write_pipeline
 
@@ -314,11 +315,57 @@ def test_a_mistake_in_the_defaults_is_said_once(tmp_path: Path) -> None:
 def test_keys_are_the_options_of_the_commands() -> None:
     from onnxq.cli import cli
 
-    own = {"name", "source", "mode", "eval", "eval_reader", "eval_samples", "gates"}
+    own = {"budget", "name", "source", "mode", "eval", "eval_reader", "eval_samples", "gates"}
     options = {
         parameter.name
         for name in ("dynamic", "static", "compare")
         for parameter in cli.commands[name].params
     } | {"report"}
     assert set(KEYS) - own <= options
+    assert set(BUDGET_KEYS) <= options
     assert all(isinstance(key.kind, Kind) for key in KEYS.values())
+
+
+BUDGETED = """
+[defaults]
+accuracy = "best"
+budget = { min_sqnr = 20, time_limit = 60 }
+
+[[model]]
+source = "a.onnx"
+mode = "static"
+calib = "eval"
+budget = { min-sqnr = 30, max_accuracy_drop = 1, labels = "y.json" }
+"""
+
+
+def test_budget_of_a_model_comes_before_that_of_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "y.json").write_text("{}")
+    (job,) = read_pipeline(write_pipeline(tmp_path, BUDGETED)).jobs
+    assert job.calibration is not None
+    assert job.calibration.accuracy == "best"
+    assert job.calibration.budget == Budget(
+        min_sqnr_db=30.0, max_accuracy_drop=1.0, labels=Path("y.json"), time_limit_s=60.0
+    )
+    assert job.evaluation is None
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('accuracy = "perfect"', "6: no accuracy 'perfect'; known levels: fast, balanced, best"),
+        ("budget = { min_sqrn = 1 }", "6: min_sqrn: no such key of a budget; there are min_sqnr"),
+        ('budget = { min_sqnr = "1" }', "6: min_sqnr = '1': give a number"),
+        ("budget = { min_agreement = 101 }", "6: --min-agreement 101 is no share in percent"),
+        ("budget = { time_limit = 9 }", "6: --time-limit is for the search"),
+        (
+            'budget = { max_accuracy_drop = 1, labels = "no.json" }',
+            "6: budget: no.json: no such file",
+        ),
+    ],
+    ids=["level", "name", "kind", "share", "alone", "labels"],
+)
+def test_mistakes_in_what_accuracy_is_asked_for(line: str, said: str, tmp_path: Path) -> None:
+    text = f'\n[[model]]\nsource = "a.onnx"\nmode = "static"\ncalib = "eval"\n{line}\n'
+    (found,) = mistakes(tmp_path, text)
+    assert found.startswith(said)
