@@ -5,8 +5,8 @@
 The large model is a chain of MatMul and Relu with its weights in several files. FOLDER needs twice
 its size; everything is deleted afterwards. Memory is the largest resident set of the process, with
 pages of mapped files. Limits: dynamic 3 times the largest tensor + 300 MB; static and compare,
-which run the float model, 2.5 times the float weights + 600 MB. Time is CPU time, and near-linear if twice
-the nodes take at most 2.6 times as long, start of the process subtracted.
+which run the float model, 2.5 times the float weights + 600 MB. Time is CPU time, and near-linear
+if twice the nodes take at most 2.6 times as long, start of the process subtracted.
 """
 
 from __future__ import annotations
