@@ -1,6 +1,7 @@
 """The training engine: how far from onnxruntime, and what it costs a step.
 
-Without a folder: the four sample models. With a folder of models and data as in README.md: those, too.
+Without a folder: the four sample models. With a folder of models and data as in README.md: those,
+too.
 The step is compared with a module of torch that has the same layers and the same fake quantizers.
 """
 

@@ -226,7 +226,7 @@ mode = "foo"
         ("seed = true\neval = 'eval'", "5: seed = true: give a whole number"),
         ('size = "8x8x8"\neval = "eval"', "5: size = '8x8x8': give a size"),
         ('size = "big"\neval = "eval"', "5: size = 'big': give a size"),
-        ('size = 0\neval = "eval"', "5: --size (0, 0): give a height"),
+        ('size = 0\neval = "eval"', "5: --size 0x0: give a height"),
         ('std = 0\neval = "eval"', "5: --std 0"),
         ('layout = "hwc"\neval = "eval"', "5: --layout hwc"),
         ("gates = 3", "5: gates = 3: give a table"),
