@@ -68,6 +68,7 @@ class Block(nn.Module):
         self.clips = clips
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
+        """The layer with fake quantization."""
         scale = torch.exp(self.weight_scale)
         steps = (self.layer.weight / scale).clamp(-7, 7)
         weight = (steps + (steps.round() - steps).detach()) * scale
