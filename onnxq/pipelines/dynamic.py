@@ -8,26 +8,20 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-<<<<<<< HEAD
 from onnxq.apply import Blocks, apply_plan
 from onnxq.errors import UsageError
-from onnxq.graph.output import publish, stage_output
-from onnxq.pipelines.calibrate import Progress
-=======
-from onnxq.apply import apply_plan
-from onnxq.graph.check import explain_damage
 from onnxq.graph.output import stage_output
->>>>>>> e9937de (WIP: faults, security, messages; to be split after the tests have run)
+from onnxq.pipelines.calibrate import Progress
 from onnxq.pipelines.common import (
     QuantizationResult,
     choose_destination,
     open_float_model,
     pass_through,
     plan_model,
-    publish_verified,
     write_smaller,
 )
 from onnxq.pipelines.processor import adapt_target, note_products
+from onnxq.pipelines.publishing import publish_verified
 from onnxq.pipelines.round_blocks import BlockRounding
 from onnxq.plan import DynamicOptions, Plan, Selection, plan_dynamic
 from onnxq.runtime.damage import explain_damage

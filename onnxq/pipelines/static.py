@@ -30,21 +30,18 @@ from onnxq.pipelines.common import (
     open_float_model,
     pass_through,
     plan_model,
-    publish_verified,
     write_smaller,
 )
 from onnxq.pipelines.improve import Improved, choose_level, improve
 from onnxq.pipelines.processor import adapt_target, note_products
+from onnxq.pipelines.publishing import publish_verified
 from onnxq.pipelines.range_options import RangeFiles, RangeOptions
 from onnxq.pipelines.stages import LEVELS
 from onnxq.pipelines.trials import Trials
 from onnxq.plan import Plan, Selection, StaticOptions, plan_static
 from onnxq.plan.planner import StaticPlanner
-<<<<<<< HEAD
 from onnxq.runtime.damage import explain_damage
-=======
 from onnxq.runtime.memory import refuse_beyond_memory
->>>>>>> e9937de (WIP: faults, security, messages; to be split after the tests have run)
 from onnxq.runtime.signatures import read_signatures
 from onnxq.samples import Part, Samples, calibration_part, verification_part
 from onnxq.targets import Target
