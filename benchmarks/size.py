@@ -3,10 +3,10 @@
     python benchmarks/size.py FOLDER [--gigabytes 2.5] [--nodes 1250,2500,5000] [--markdown FILE]
 
 The large model is a chain of MatMul and Relu with its weights in several files. FOLDER needs twice
-its size; everything is deleted afterwards. Memory is the largest resident set of the process, with
-pages of mapped files. Limits: dynamic 3 times the largest tensor + 300 MB; static and compare,
-which run the float model, 2.5 times the float weights + 600 MB. Time is CPU time, and near-linear
-if twice the nodes take at most 2.6 times as long, start of the process subtracted.
+its size; everything is deleted afterwards. Memory is the largest resident set of the process, pages
+of mapped files included. Limits: dynamic 3 times the largest tensor + 300 MB; static and compare
+run the float model: 2.5 times the float weights + 600 MB. Time is CPU time without the start of the
+process, and near-linear if twice the nodes take at most 2.6 times as long.
 """
 
 from __future__ import annotations

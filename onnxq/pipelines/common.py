@@ -16,9 +16,9 @@ from onnxq.errors import (
     NothingToQuantizeError,
     UsageError,
 )
-from onnxq.graph.files import ModelFile, load_model, refuse_changed
+from onnxq.graph.files import ModelFile, load_model
 from onnxq.graph.opset import raise_opset
-from onnxq.graph.output import Output, check_output, publish, write_model
+from onnxq.graph.output import Output, check_output, write_model
 from onnxq.graph.protobuf import refuse_missing
 from onnxq.pipelines.budget import TradeOff
 from onnxq.pipelines.round_blocks import RoundingReport
@@ -270,29 +270,6 @@ def write_smaller(file: ModelFile, staged: Output, *, force: bool, in_place: boo
             f"{file.path}: would not get smaller ({file.size_bytes} -> {size_bytes} bytes)"
         )
     return size_bytes
-
-
-def publish_verified(
-    file: ModelFile, staged: Output, verification: Verification, *, force: bool, in_place: bool
-) -> Verification:
-    """Give a result that was found good its name; returns what was found, with what is left over.
-
-    Raises:
-        InvalidModelError: the float model is not the one any more that the result was made of.
-        OutputError: see ``publish``.
-    """
-    refuse_changed(file)
-    publish(staged, replace=force or in_place)
-    if not in_place:
-        return verification
-    # Not removed: other models may read them.
-    unused = [name for name in file.external_files if name != staged.data_name]
-    notes = [
-        f"{file.path.with_name(name)}: holds the float weights, which the model in its new form "
-        "does not read; remove it if no other model does"
-        for name in unused
-    ]
-    return replace(verification, notes=(*verification.notes, *notes))
 
 
 def _explain_nothing(source: Path, plan: Plan) -> str:

@@ -18,10 +18,10 @@ from onnxq.pipelines.common import (
     open_float_model,
     pass_through,
     plan_model,
-    publish_verified,
     write_smaller,
 )
 from onnxq.pipelines.processor import adapt_target, note_products
+from onnxq.pipelines.publishing import publish_verified
 from onnxq.pipelines.round_blocks import BlockRounding
 from onnxq.plan import DynamicOptions, Plan, Selection, plan_dynamic
 from onnxq.runtime.damage import explain_damage

@@ -30,11 +30,11 @@ from onnxq.pipelines.common import (
     open_float_model,
     pass_through,
     plan_model,
-    publish_verified,
     write_smaller,
 )
 from onnxq.pipelines.improve import Improved, choose_level, improve
 from onnxq.pipelines.processor import adapt_target, note_products
+from onnxq.pipelines.publishing import publish_verified
 from onnxq.pipelines.range_options import RangeFiles, RangeOptions
 from onnxq.pipelines.stages import LEVELS
 from onnxq.pipelines.trials import Trials
