@@ -105,7 +105,8 @@ def round_block_layers(
 def _add(moments: Mapping[tuple[ir.Value, ...], Moments], read: Mapping[ir.Value, Array]) -> None:
     for inputs, one in moments.items():
         for value in inputs:
-            rows = np.asarray(read[value], np.float32).reshape(1, -1, one.size)
+            rows = np.asarray(read[value], np.float32).reshape(-1, one.size)
+            rows = rows[np.isfinite(rows).all(axis=1)][None]
             one.add(rows, rows)
 
 
