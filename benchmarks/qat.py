@@ -2,8 +2,8 @@
 
     python benchmarks/qat.py sample_models/cnn.onnx calib_data/cnn --weights 4 --activations 4
 
-DATA holds calib/, eval/ and maybe labels.json. Each row is a model run by onnxruntime; simulation is
-the training engine on the written file, in float64.
+DATA holds calib/, eval/ and maybe labels.json. Each row is a model run by onnxruntime; simulation
+is the training engine on the written file, in float64.
 """
 
 from __future__ import annotations

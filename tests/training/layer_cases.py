@@ -42,7 +42,8 @@ CONVOLUTIONS = (
     Case("Conv valid", 'y = Conv<auto_pad = "VALID">(x, w)', IMAGE, {"w": real(3, 4, 3, 3)}),
     Case(
         "ConvTranspose",
-        "y = ConvTranspose<strides = [2, 3], pads = [1, 0, 0, 2], output_padding = [1, 0]>(x, w, b)",
+        "y = ConvTranspose<strides = [2, 3], pads = [1, 0, 0, 2], output_padding = [1, 0]>"
+        "(x, w, b)",
         IMAGE,
         {"w": real(4, 3, 3, 4), "b": real(3)},
     ),
