@@ -1,8 +1,8 @@
 """The training engine: how far from onnxruntime, and what it costs a step.
 
 Without a folder: the four sample models. With a folder of models and data as in README.md: those,
-too.
-The step is compared with a module of torch that has the same layers and the same fake quantizers.
+too. The step is compared with a module of torch that has the same layers and the same fake
+quantizers.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Block(nn.Module):
         self.clips = clips
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
-        """The layer with fake quantization."""
+        """One layer."""
         scale = torch.exp(self.weight_scale)
         steps = (self.layer.weight / scale).clamp(-7, 7)
         weight = (steps + (steps.round() - steps).detach()) * scale

@@ -117,7 +117,13 @@ UNARY = (
     unary("Cast", whole(-3, 3, 4), "<to = 1>"),
     unary("ArgMax", attributes="<axis = 2, keepdims = 0>"),
     unary("ArgMin", attributes="<axis = -1, select_last_index = 1>"),
-    unary("DynamicQuantizeLinear"),
+    Case(
+        "DynamicQuantizeLinear",
+        "q, s, z = DynamicQuantizeLinear(x) y = Cast<to = 1>(q)",
+        {"x": real(2, 3, 4)},
+        {},
+        ("y", "s"),
+    ),
 )
 
 BINARY = (

@@ -73,10 +73,10 @@ def _resize_axis(
 
 
 def _coordinates(call: Call, size: int, scale: float, length: int) -> torch.Tensor:
-    """Where each output lies in the input, in its units."""
+    """Where each output lies in the input, in its units; in float32, as onnxruntime does."""
     default = "asymmetric" if call.opset < 11 else "half_pixel"
     mode = call.text("coordinate_transformation_mode", default)
-    x = torch.arange(size, dtype=torch.float64)
+    x = torch.arange(size, dtype=torch.float32)
     if mode == "asymmetric":
         return x / scale
     if mode == "align_corners":
