@@ -215,5 +215,10 @@ def write_samples(case: Case, folder: Path) -> list[dict[str, Any]]:
     return samples
 
 
+def are_plain(feeds: dict[str, Any]) -> bool:
+    """Whether files of samples can hold all of them."""
+    return all(map(_is_plain, feeds.values()))
+
+
 def _is_plain(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind in "fiub"

@@ -123,6 +123,16 @@ class Judge:
                 return f"output {index}: {fault}"
         return None
 
+    def can_make_nan(self) -> bool:
+        """Whether noise makes NaN or infinity of a number, or a number of those."""
+        return any(
+            np.any(_classify(a) != _classify(b))
+            for factor in (1.0, ENLARGEMENT)
+            for trial in self._run_trials(factor)
+            for a, b in zip(self._expected, trial, strict=True)
+            if is_float(a)
+        )
+
     def _judge(self, index: int, a: Array, b: Array) -> str | None:
         if not is_float(a):
             return self._judge_exact(index, a, b, np.asarray)
