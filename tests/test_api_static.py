@@ -158,7 +158,7 @@ def test_in_place_beside_an_output_is_refused(source: Path) -> None:
         ({"method": "best"}, "no method is called 'best'; known methods: minmax"),
         ({"method": "percentile", "percentile": 40}, "--percentile 40: give a number above 50"),
         ({"method": "percentile", "percentile": float("nan")}, "percentile"),
-        ({"activations": "uint4"}, "no activation type is called 'uint4'; known types: uint8"),
+        ({"activations": "uint2"}, "no activation type is called 'uint2'; known types: uint8"),
         ({"weights": "int3"}, "no weight type is called 'int3'"),
         ({"weights": "fp16"}, "--weights fp16 cannot be calibrated"),
         ({"target": "gpu"}, "known targets: ort-cpu, onnx"),
@@ -219,7 +219,7 @@ def test_progress_is_shown_for_each_step(source: Path) -> None:
 
         return track
 
-    onnxq.quantize_static(source, source.parent / "samples", progress=progress)
+    onnxq.quantize_static(source, source.parent / "samples", accuracy="fast", progress=progress)
     assert seen == [("calibrating", 5, 5), ("choosing ranges", 1, 1), ("comparing", 1, 1)]
 
 

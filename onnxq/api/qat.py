@@ -99,41 +99,38 @@ def quantize_qat(
     from onnxq.targets import find_target
     from onnxq.training.options import TrainingOptions
 
-    sample_options = SampleOptions(limit=samples, seed=seed, skip_bad=skip_bad, images=images)
+    learnt = SampleOptions(limit=samples, seed=seed, skip_bad=skip_bad, images=images)
     every = SampleOptions(skip_bad=skip_bad, images=images)
-    start = StartOptions(
-        init=optional_path(init),
-        bits_weights=bits_weights,
-        bits_activations=bits_activations,
-        accuracy=accuracy,
-        target=find_target(target),
-    )
-    lesson = LessonOptions(
-        labels=optional_path(labels),
-        loss=loss,
-        layers=tuple(distill_layers),
-        checkpoint=optional_path(checkpoint),
-        resume=resume,
-        blockwise=blockwise,
-    )
-    training = TrainingOptions(
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        gradient_clipping=gradient_clipping,
-        seed=seed,
-        time_limit_s=time_limit,
-        device=device,
-        threads=threads,
-    )
     return run_qat(
         Path(model),
         optional_path(output),
-        train=open_samples(optional_path(train), reader=reader, options=sample_options),
+        train=open_samples(optional_path(train), reader=reader, options=learnt),
         validation=None if val is None else open_samples(Path(val), options=every),
-        start=start,
-        lesson=lesson,
-        training=training,
+        start=StartOptions(
+            init=optional_path(init),
+            bits_weights=bits_weights,
+            bits_activations=bits_activations,
+            accuracy=accuracy,
+            target=find_target(target),
+        ),
+        lesson=LessonOptions(
+            labels=optional_path(labels),
+            loss=loss,
+            layers=tuple(distill_layers),
+            checkpoint=optional_path(checkpoint),
+            resume=resume,
+            blockwise=blockwise,
+        ),
+        training=TrainingOptions(
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            gradient_clipping=gradient_clipping,
+            seed=seed,
+            time_limit_s=time_limit,
+            device=device,
+            threads=threads,
+        ),
         force=force,
         in_place=in_place,
         keep_metadata=keep_metadata,

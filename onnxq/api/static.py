@@ -107,18 +107,17 @@ def quantize_static(
     from onnxq.schemes import ActivationScheme
     from onnxq.targets import find_target
 
+    kind = parse_activation_type(activations)
     opened = None
     if calib is not None or reader is not None:
-        sample_options = SampleOptions(limit=samples, seed=seed, skip_bad=skip_bad, images=images)
-        opened = open_samples(optional_path(calib), reader=reader, options=sample_options)
+        chosen = SampleOptions(limit=samples, seed=seed, skip_bad=skip_bad, images=images)
+        opened = open_samples(optional_path(calib), reader=reader, options=chosen)
     return run_static(
         Path(model),
         optional_path(output),
         target=find_target(target),
         options=StaticOptions(
-            activations=ActivationScheme(
-                type=parse_activation_type(activations), symmetric=symmetric_activations
-            ),
+            activations=ActivationScheme(type=kind, symmetric=symmetric_activations),
             weights=parse_weight_type(weights),
             per_channel=per_channel,
             symmetric_weights=symmetric,
@@ -133,13 +132,7 @@ def quantize_static(
         samples=opened,
         range_options=RangeOptions(method=method, percentile=percentile),
         accuracy=accuracy,
-        budget=Budget.parse(
-            min_sqnr_db=min_sqnr,
-            min_agreement_percent=min_agreement,
-            max_accuracy_drop=max_accuracy_drop,
-            labels=optional_path(labels),
-            time_limit_s=time_limit,
-        ),
+        budget=Budget.parse(min_sqnr, min_agreement, max_accuracy_drop, labels, time_limit),
         range_files=RangeFiles(load=optional_path(ranges), save=optional_path(save_ranges)),
         force=force,
         in_place=in_place,

@@ -98,11 +98,8 @@ def compare(
     for path in reports:
         check_report_folder(path, inputs)
     images = ImageOptions(**{name: values.pop(name) for name in options.IMAGE_NAMES})
-    limits = {
-        name: limit
-        for name, limit in ((name, values.pop(name.replace("-", "_"))) for name, *_ in GATES)
-        if limit is not None
-    }
+    asked = ((name, values.pop(name.replace("-", "_"))) for name, *_ in GATES)
+    limits = {name: limit for name, limit in asked if limit is not None}
     # Functions of the user may print; standard output is for the result.
     with contextlib.redirect_stdout(sys.stderr):
         report = onnxq.compare(

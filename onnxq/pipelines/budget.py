@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,10 @@ class Budget:
     @classmethod
     def parse(
         cls,
-        *,
         min_sqnr_db: float | None = None,
         min_agreement_percent: float | None = None,
         max_accuracy_drop: float | None = None,
-        labels: Path | None = None,
+        labels: str | os.PathLike[str] | None = None,
         time_limit_s: float | None = None,
     ) -> Budget:
         """A budget as users write it.
@@ -70,7 +70,7 @@ class Budget:
             min_sqnr_db=min_sqnr_db,
             min_agreement=share,
             max_accuracy_drop=max_accuracy_drop,
-            labels=labels,
+            labels=None if labels is None else Path(labels),
             time_limit_s=time_limit_s,
         )
 

@@ -85,14 +85,8 @@ def run_dynamic(
         with stage_output(destination) as staged:
             blocks: Blocks = {}
             if samples is not None:
-                blocks, report, held_back = BlockRounding(
-                    file=file,
-                    plan=result.plan,
-                    target=target,
-                    samples=samples,
-                    staged=staged,
-                    progress=show,
-                ).run()
+                rounding = BlockRounding(file, result.plan, target, samples, staged, show)
+                blocks, report, held_back = rounding.run()
                 result = replace(result, rounding=report)
                 evaluation = evaluation or held_back
             apply_plan(file.model, result.plan, target, blocks=blocks)

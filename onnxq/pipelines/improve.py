@@ -94,6 +94,9 @@ def improve(
     if len(recipes) > 1 and calibrated:
         scores = _measure_methods(recipes, trials)
         method = _choose_method(scores)
+    found = tuple((name, one.finite_db) for name, one in scores.items())
+    if not stages and not budget.is_set:
+        return Improved(recipes[method], method, found)
     score = trials.measure({method: recipes[method]}, "measuring")[method]
     workshop = Workshop(
         part=calibration_part(samples),
@@ -105,7 +108,6 @@ def improve(
     )
     recipe, score, reports = run_stages(stages, workshop, recipes[method], score)
     recipe, curve = meet_budget(budget, workshop, recipe, score)
-    found = tuple((name, one.finite_db) for name, one in scores.items())
     return Improved(recipe, method, found, reports, curve)
 
 

@@ -60,7 +60,7 @@ class RoundingReport:
         return {**vars(self), "skipped": list(self.skipped), "notes": list(self.notes)}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class BlockRounding:
     """Rounds the 4-bit weights of one model.
 

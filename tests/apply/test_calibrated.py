@@ -215,7 +215,7 @@ def test_weight_types(name: str, options: dict[str, object], target: str, tmp_pa
     ("options", "message"),
     [
         ({"activations": "int8"}, "--activations int8: target 'ort-cpu' has no fast kernel"),
-        ({"activations": "int16"}, "types that it has: uint8; or use --target onnx"),
+        ({"activations": "int16"}, "types that it has: uint8, uint4; or use --target onnx"),
         ({"weights": "int16"}, "--weights int16: target 'ort-cpu' has no fast kernel"),
         ({"weights": "uint4"}, "--weights uint4 cannot be calibrated"),
         ({"weights": "int4", "reduce_range": True}, "--reduce-range is for 8-bit weights"),

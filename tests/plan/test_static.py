@@ -370,7 +370,8 @@ class TestActivationTypes:
     def test_what_the_runtime_has_no_kernel_for(self, name: str) -> None:
         scheme = ActivationScheme(type=parse_activation_type(name))
         with pytest.raises(
-            UsageError, match=rf"--activations {name}: target 'ort-cpu' .* has: uint8; .*onnx"
+            UsageError,
+            match=rf"--activations {name}: target 'ort-cpu' .* has: uint8, uint4; .*onnx",
         ):
             static_plan(one_conv, activations=scheme)
         decisions = decide(one_conv, target=ONNX, activations=scheme)

@@ -41,5 +41,5 @@ def test_100_is_min_max(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("percentile", [50.0, 100.5, -1.0, float("nan")])
 def test_what_is_no_percentile_is_refused(percentile: float) -> None:
-    with pytest.raises(UsageError, match="not above 50 and at most 100"):
+    with pytest.raises(UsageError, match="give a number above 50 and at most 100"):
         choose_range(observe(np.float32([1])), GRID, percentile=percentile)

@@ -13,7 +13,7 @@ from onnxq.samples import ImageOptions, SampleOptions
 @pytest.mark.parametrize(
     ("wrong", "part"),
     [
-        ({"size": (0, 224)}, "--size (0, 224): give a height and a width of 1 or more"),
+        ({"size": (0, 224)}, "--size 0x224: give a height and a width of 1 or more"),
         ({"mean": (0.1, 0.2)}, "--mean 0.1,0.2: give one number, or three"),
         ({"mean": (float("nan"),)}, "--mean nan: give one number"),
         ({"std": ()}, "--std : give one number"),
