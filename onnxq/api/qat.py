@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from onnxq.pipelines import Progress
     from onnxq.pipelines.qat_result import TrainingResult
     from onnxq.samples import ImageOptions
+    from onnxq.training.options import TrainingOptions
     from onnxq.training.trainer import Report
 
 
@@ -97,7 +98,6 @@ def quantize_qat(
     from onnxq.pipelines.qat_options import LessonOptions, StartOptions
     from onnxq.samples import SampleOptions, open_samples
     from onnxq.targets import find_target
-    from onnxq.training.options import TrainingOptions
 
     learnt = SampleOptions(limit=samples, seed=seed, skip_bad=skip_bad, images=images)
     every = SampleOptions(skip_bad=skip_bad, images=images)
@@ -121,19 +121,36 @@ def quantize_qat(
             resume=resume,
             blockwise=blockwise,
         ),
-        training=TrainingOptions(
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            gradient_clipping=gradient_clipping,
-            seed=seed,
-            time_limit_s=time_limit,
-            device=device,
-            threads=threads,
+        training=_choose_training(
+            epochs, batch_size, learning_rate, gradient_clipping, seed, time_limit, device, threads
         ),
         force=force,
         in_place=in_place,
         keep_metadata=keep_metadata,
         progress=progress,
         report=report,
+    )
+
+
+def _choose_training(
+    epochs: int | None,
+    batch_size: int,
+    learning_rate: float | None,
+    gradient_clipping: float,
+    seed: int,
+    time_limit: float | None,
+    device: str,
+    threads: int,
+) -> TrainingOptions:
+    from onnxq.training.options import TrainingOptions
+
+    return TrainingOptions(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        gradient_clipping=gradient_clipping,
+        seed=seed,
+        time_limit_s=time_limit,
+        device=device,
+        threads=threads,
     )
