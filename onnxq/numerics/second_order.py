@@ -50,8 +50,8 @@ def damp(hessian: FloatArray, damping: float) -> npt.NDArray[np.float64]:
     mean[mean <= 0] = 1.0
     with np.errstate(invalid="ignore"):
         result: npt.NDArray[np.float64] = hessian / mean[:, None, None]
-    at = np.arange(result.shape[1])
-    result[:, at, at] = np.where(diagonal > 0, diagonal / mean[:, None] + damping, 1.0)
+        at = np.arange(result.shape[1])
+        result[:, at, at] = np.where(diagonal > 0, diagonal / mean[:, None] + damping, 1.0)
     return result
 
 

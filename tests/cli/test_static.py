@@ -321,6 +321,7 @@ def test_option_does_what_it_says(
 
 def test_ranges_are_saved_and_read(net: Path, run_here: Run) -> None:
     save_ranges = ("--calib", "samples", "--save-ranges", "r.json", "-o", "one.onnx")
+    save_ranges += ("--accuracy", "fast")
     first = run_here("static", net, *save_ranges, cwd=net.parent)
     assert first.returncode == 0, first.stderr
     take = ("--calib", "samples", "--ranges", "r.json", "-o", "two.onnx")
@@ -531,7 +532,8 @@ def test_model_that_gains_nothing_is_the_same_as_dynamic(
 ) -> None:
     source = shutil.copy(SAMPLE_MODELS / f"{model}.onnx", tmp_path / "net.onnx")
     calib = CALIB_DATA / model / "calib"
-    static = report(run_here("static", source, "--calib", calib, "--json", cwd=tmp_path))
+    fast = ("--accuracy", "fast", "--json")
+    static = report(run_here("static", source, "--calib", calib, *fast, cwd=tmp_path))
     dynamic = report(run_here("dynamic", source, "--json", cwd=tmp_path))
     assert forms(static) == forms(dynamic)
     written = [(tmp_path / name).read_bytes() for name in ("net.static.onnx", "net.int8.onnx")]

@@ -115,7 +115,11 @@ def test_npy_for_a_model_of_two_inputs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "part"),
-    [("nowhere", "no such folder"), ("file.npz", "no such folder"), ("empty", "holds no .npz")],
+    [
+        ("nowhere", "no such folder"),
+        ("file.npz", "a file; name the folder"),
+        ("empty", "holds no .npz"),
+    ],
 )
 def test_folder_without_samples(name: str, part: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "file.npz", x=np.ones(1))

@@ -47,7 +47,7 @@ def test_limit_takes_the_first_and_asks_for_no_more(open_reader: Open) -> None:
         limit=2,
     )
     assert len(list(samples.read([X]))) == 2
-    assert samples.notes == ("the first 2 samples of the reader",)
+    assert samples.notes[0] == "the first 2 samples of the reader"
 
 
 @pytest.mark.parametrize("given", ["[{'x': [[True, False, True]]}]", f"({{'x': {GOOD}}},)"])

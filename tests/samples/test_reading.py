@@ -46,7 +46,9 @@ def test_kinds_and_shapes_in_one_folder(tmp_path: Path) -> None:
             ("sub/folder/b.NPZ.npz", 1),
             ("test_data_set_0", 4),
         ]
-    assert samples.notes == samples.skipped == ()
+    assert samples.skipped == ()
+    (note,) = samples.notes
+    assert note.startswith("WARNING: input 'x' is 1 everywhere in every sample")
 
 
 def test_only_one_sample_is_loaded_at_a_time(tmp_path: Path) -> None:
@@ -66,7 +68,7 @@ def test_some_are_chosen_and_that_is_told(tmp_path: Path) -> None:
     assert samples.count == len(names) == 4
     assert names == sorted(names)
     assert names == [sample.name for sample in open_samples(tmp_path, options=options).read([X])]
-    assert samples.notes == ("4 of 10 samples, chosen with seed 3",)
+    assert samples.notes[0] == "4 of 10 samples, chosen with seed 3"
 
 
 def test_bad_sample_is_named_with_a_way_out(tmp_path: Path) -> None:
@@ -125,7 +127,7 @@ def test_files_beside_a_test_set_are_told(tmp_path: Path) -> None:
     _save(tmp_path, "set/a.npz")
     samples = open_samples(tmp_path)
     assert len(list(samples.read([X]))) == 1
-    (note,) = samples.notes
+    note, _ = samples.notes
     assert note.startswith("1 files beside the input_*.pb of a test set are not read, first ")
 
 
