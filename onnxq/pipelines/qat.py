@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxq.comparison.labels import Labels, find_labels
-from onnxq.graph.check import explain_damage
 from onnxq.graph.files import load_model
 from onnxq.graph.output import Output, publish, stage_output, write_model
 from onnxq.pipelines.calibrate import Progress
@@ -25,6 +24,7 @@ from onnxq.pipelines.qat_options import LessonOptions, StartOptions
 from onnxq.pipelines.qat_result import TrainingResult
 from onnxq.pipelines.static import run_static
 from onnxq.plan import DynamicOptions
+from onnxq.runtime.damage import explain_damage
 from onnxq.runtime.session import Session
 from onnxq.samples import Part, Samples, calibration_part, verification_part
 from onnxq.training.availability import require_torch
