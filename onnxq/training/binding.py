@@ -14,9 +14,9 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from onnxq.graph.attributes import float_attribute
 from onnxq.graph.constants import constant_tensor
 from onnxq.graph.scopes import iterate_scopes
+from onnxq.training.operators.fused import clip_limits, range_of
 from onnxq.training.operators.quantization import TYPE_LIMITS
 from onnxq.training.quantities import (
     FloatTensor,
@@ -268,34 +268,15 @@ def _find_ceiling(node: ir.Node) -> float | None:
 
     Beyond that the runtime keeps the Clip, and then does not fuse the layer before it.
     """
-    scale, zero_point = constant_tensor(node.inputs[1]), None
-    if len(node.inputs) > 2:
-        zero_point = constant_tensor(node.inputs[2])
-    if scale is None or scale.size != 1:
+    clip = None if node.inputs[0] is None else node.inputs[0].producer()
+    if clip is None or clip.op_type != "Clip" or clip.domain:
         return None
-    dtype = ir.DataType.UINT8 if zero_point is None else zero_point.dtype
-    low, high = TYPE_LIMITS[dtype]
-    shift = 0 if zero_point is None else int(zero_point.numpy().reshape(-1)[0])
-    step = float(scale.numpy().reshape(-1)[0])
     ceilings = []
-    for steps, limit in zip((shift - low, high - shift), _clip_limits(node), strict=True):
-        if limit is None or steps == 0 or not math.isfinite(limit):
+    for reached, limit in zip(range_of(node), clip_limits(clip), strict=True):
+        if reached == 0.0 or not math.isfinite(reached) or not math.isfinite(limit):
             continue
-        room = math.log(abs(limit) / (steps * step)) if limit else -math.inf
+        room = math.log(limit / reached) if limit / reached > 0 else -math.inf
         # A start that is beyond the Clip is not fused anyway.
         if room > -1e-3:
             ceilings.append(max(0.0, room - 1e-6))
     return min(ceilings, default=None)
-
-
-def _clip_limits(node: ir.Node) -> tuple[float | None, float | None]:
-    clip = None if node.inputs[0] is None else node.inputs[0].producer()
-    if clip is None or clip.op_type != "Clip" or clip.domain:
-        return None, None
-    if "max" in clip.attributes or "min" in clip.attributes:
-        return float_attribute(clip, "min", -math.inf), float_attribute(clip, "max", math.inf)
-    found: list[float | None] = []
-    for index in (1, 2):
-        tensor = constant_tensor(clip.inputs[index]) if index < len(clip.inputs) else None
-        found.append(None if tensor is None else float(tensor.numpy().reshape(-1)[0]))
-    return found[0], found[1]

@@ -52,22 +52,46 @@ def cut_program(
         known: names of tensors in the float model.
     """
     floats = _find_floats(program, feeds, parameters)
-    steps = program.block.steps
+    active, passive = _divide(program)
     segments: list[Segment] = []
     begin = 0
     inputs: tuple[ir.Value, ...] = ()
-    for end, live in _iterate_live(program):
+    for end, live in _iterate_live(active, program.block.outputs):
         crossing = [value for value in live if value in floats]
         if len(crossing) != 1:
             continue
         target = find_target(crossing[0], known)
-        part = steps[begin:end]
+        part = _add_needed(active[begin:end], passive)
         if target is None or not any(step.reads & program.trained for step in part):
             continue
         passed = tuple(sorted(live, key=lambda value: value.name or ""))
         segments.append(Segment(part, inputs, crossing[0], passed, target))
         begin, inputs = end, passed
     return tuple(segments)
+
+
+def _divide(program: Program) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    """Steps that depend on an input, and those that compute weights only, each in order."""
+    dependent = set(program.inputs)
+    active, passive = [], []
+    for step in program.block.steps:
+        if step.reads & dependent:
+            dependent |= set(step.outputs)
+            active.append(step)
+        else:
+            passive.append(step)
+    return tuple(active), tuple(passive)
+
+
+def _add_needed(part: Sequence[Step], passive: Sequence[Step]) -> tuple[Step, ...]:
+    """Steps with those before them that compute their weights."""
+    needed = {value for step in part for value in step.reads}
+    found = []
+    for step in reversed(passive):
+        if needed & set(step.outputs):
+            needed |= step.reads
+            found.append(step)
+    return (*reversed(found), *part)
 
 
 def _find_floats(
@@ -88,11 +112,11 @@ def _find_floats(
     return frozenset(found)
 
 
-def _iterate_live(program: Program) -> Iterable[tuple[int, set[ir.Value]]]:
+def _iterate_live(
+    steps: Sequence[Step], outputs: Sequence[ir.Value]
+) -> Iterable[tuple[int, set[ir.Value]]]:
     """After each step: what was made so far and is read later, outputs of the graph included."""
-    steps = program.block.steps
-    outputs = set(program.block.outputs)
-    needed: list[set[ir.Value]] = [outputs]
+    needed: list[set[ir.Value]] = [set(outputs)]
     for step in reversed(steps):
         needed.append((needed[-1] - set(step.outputs)) | step.reads)
     made: set[ir.Value] = set()

@@ -28,29 +28,33 @@ class _Round(torch.autograd.Function):
 
 
 class _FakeQuantize(torch.autograd.Function):
-    """One scale for the tensor: clamp, round and scale in one function, which saves memory."""
+    """One scale for the tensor: divide, clamp, round and scale with one tensor in memory.
+
+    With r the integer and m the mask, the gradient of the scale is the sum of g (r - m v) over all
+    elements, as in LSQ. It is taken as the sum of g r s less that of g m x, over s.
+    """
 
     @staticmethod
     def forward(
         context: Any, value: torch.Tensor, scale: torch.Tensor, low: float, high: float
     ) -> torch.Tensor:
-        steps = value / scale
-        context.save_for_backward(steps, scale)
+        result = (value / scale).clamp_(low, high).round_().mul_(scale)
+        context.save_for_backward(value, scale, result)
         context.limits = low, high
-        return steps.clamp(low, high).round_().mul_(scale)
+        return result
 
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> Any:
-        steps, scale = context.saved_tensors
+        value, scale, result = context.saved_tensors
         low, high = context.limits
-        (gradient,) = gradients
-        clamped = steps.clamp(low, high)
-        inside = clamped == steps
-        for_value = gradient * inside if context.needs_input_grad[0] else None
+        step = float(scale)
+        gradient = gradients[0].contiguous()
+        for_value = torch.ops.aten.hardtanh_backward(gradient, value, low * step, high * step)
         for_scale = None
         if context.needs_input_grad[1]:
-            residual = clamped.round_().sub_(steps.mul_(inside))
-            for_scale = torch.dot(gradient.reshape(-1), residual.reshape(-1)).reshape(scale.shape)
+            outer = torch.dot(gradient.reshape(-1), result.reshape(-1))
+            inner = torch.dot(for_value.reshape(-1), value.reshape(-1))
+            for_scale = ((outer - inner) / scale).reshape(scale.shape)
         return for_value, for_scale, None, None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -83,7 +84,7 @@ class Optimizer:
     def save(self) -> dict[str, Any]:
         """Everything needed to go on."""
         return {
-            "adam": self._adam.state_dict(),
+            "adam": copy.deepcopy(self._adam.state_dict()),
             "taken": self._taken,
             "usual_norm": self._usual_norm,
         }

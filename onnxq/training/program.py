@@ -14,7 +14,7 @@ from onnxq.errors import UnsupportedModelError
 from onnxq.graph.constants import constant_tensor
 from onnxq.graph.scopes import iterate_scopes
 from onnxq.training.operators import OPERATORS, Call, Operator
-from onnxq.training.operators.fused import Pair, fake_quantize_pair, find_pair
+from onnxq.training.operators.fused import Pair, fake_quantize_pair, find_pair, find_redundant
 from onnxq.training.operators.quantization import TYPE_LIMITS
 from onnxq.training.tensors import to_torch
 
@@ -158,6 +158,7 @@ class _Compiler:
         self._opsets = dict(model.opset_imports)
         self._device = device
         self._real = real
+        self._skipped: dict[ir.Value, ir.Value] = {}
 
     def compile(self, graph: ir.Graph, outputs: tuple[ir.Value, ...]) -> Block:
         """The steps of a body that cannot be computed now."""
@@ -167,6 +168,10 @@ class _Compiler:
         fused: set[ir.Node] = set()
         for node in graph:
             if node in fused or any(value in self.trained for value in node.outputs):
+                continue
+            source = find_redundant(node)
+            if source is not None:
+                self._skipped[node.outputs[0]] = source
                 continue
             pair = find_pair(node)
             if pair is not None:
@@ -217,7 +222,10 @@ class _Compiler:
         operator = None if branches else OPERATORS[node.domain, node.op_type]
         if pair is not None:
             operator, outputs = fake_quantize_pair, (pair.output,)
-        return Step(node, operator, call, tuple(node.inputs), outputs, branches)
+        inputs = tuple(
+            None if value is None else self._skipped.get(value, value) for value in node.inputs
+        )
+        return Step(node, operator, call, inputs, outputs, branches)
 
     def _fold(self, step: Step) -> bool:
         """Compute a step now if nothing can change what it gives."""
