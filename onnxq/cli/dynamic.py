@@ -62,7 +62,7 @@ WEIGHT_TYPES = tuple(one.value for one in WeightType if one is not WeightType.IN
 )
 @click.option(
     "--calib",
-    type=click.Path(path_type=Path, readable=False),
+    type=options.FILE,
     metavar="DIR",
     help="Round 4-bit weights with the samples in DIR: .npz, .npy, onnx test sets, images.",
 )

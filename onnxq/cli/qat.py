@@ -18,19 +18,19 @@ from onnxq.runtime.signals import hold_signals
 DATA = combine(
     click.option(
         "--train",
-        type=click.Path(path_type=Path, readable=False),
+        type=options.FILE,
         metavar="DIR",
         help="Folder of samples to learn from: .npz, .npy, onnx test sets, images.",
     ),
     click.option(
         "--val",
-        type=click.Path(path_type=Path, readable=False),
+        type=options.FILE,
         metavar="DIR",
         help="Folder of samples to choose by.  [default: every fifth of --train]",
     ),
     click.option(
         "--labels",
-        type=click.Path(path_type=Path, readable=False),
+        type=options.FILE,
         metavar="FILE",
         help="Classes of the samples: .json, .csv or .npy.  [default: learn from the float model]",
     ),
@@ -38,7 +38,7 @@ DATA = combine(
 START = combine(
     click.option(
         "--init",
-        type=click.Path(path_type=Path, readable=False),
+        type=options.FILE,
         metavar="FILE",
         help="Quantized model to start from.  [default: what onnxq static makes]",
     ),
@@ -100,7 +100,7 @@ TRAINING = combine(
     click.option("--time-limit", type=float, metavar="SECONDS", help="Then take the best so far."),
     click.option(
         "--checkpoint",
-        type=click.Path(path_type=Path, readable=False),
+        type=options.FILE,
         metavar="FILE",
         help="Write all that is needed to go on, after each validation.",
     ),
@@ -123,7 +123,7 @@ TRAINING = combine(
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, readable=False),
+    type=options.FILE,
     help="Where the result goes.  [default: MODEL's stem + .qat.onnx, beside it]",
 )
 @DATA

@@ -46,7 +46,7 @@ RANGES = combine(
     ),
     click.option(
         "--labels",
-        type=click.Path(path_type=Path, readable=False),
+        type=options.FILE,
         metavar="FILE",
         help="Classes of the samples, for that; .json or .csv.  [default: found beside them]",
     ),
