@@ -81,7 +81,12 @@ TRAINING = combine(
         "--epochs", type=int, metavar="N", help="Passes over the samples.  [default: ~600 steps]"
     ),
     click.option(
-        "--batch-size", type=int, default=32, show_default=True, metavar="N", help="Samples a step."
+        "--batch-size",
+        type=int,
+        default=32,
+        show_default=True,
+        metavar="N",
+        help="Samples in one step of training.",
     ),
     click.option(
         "--learning-rate",
@@ -110,7 +115,7 @@ TRAINING = combine(
         type=click.Choice(["auto", "cpu", "cuda"]),
         default="auto",
         show_default=True,
-        help="Where to train.",
+        help="Where to train: processor or GPU.",
     ),
     click.option(
         "--threads", type=int, default=0, metavar="N", help="Of torch.  [default: its own]"

@@ -9,6 +9,7 @@ import onnx_ir as ir
 import torch
 
 from onnxq.training.interpreter import place_feeds, run_steps
+from onnxq.training.operators.fused import fake_quantize_pair
 from onnxq.training.program import Block, Program, Step, Values
 from onnxq.training.quantities import (
     IntegerBias,
@@ -54,16 +55,21 @@ def cut_program(
     floats = _find_floats(program, feeds, parameters)
     active, passive = _divide(program)
     segments: list[Segment] = []
+    seen: set[ir.Value] = set()
     begin = 0
     inputs: tuple[ir.Value, ...] = ()
     for end, live in _iterate_live(active, program.block.outputs):
         crossing = [value for value in live if value in floats]
-        if len(crossing) != 1:
+        # A pair belongs to what is before it: what crosses is then what the next layer reads.
+        is_before_pair = end < len(active) and active[end].operator is fake_quantize_pair
+        if len(crossing) != 1 or is_before_pair:
             continue
         target = find_target(crossing[0], known)
         part = _add_needed(active[begin:end], passive)
-        if target is None or not any(step.reads & program.trained for step in part):
+        fresh = {value for step in part for value in step.reads & program.trained} - seen
+        if target is None or not fresh:
             continue
+        seen |= fresh
         passed = tuple(sorted(live, key=lambda value: value.name or ""))
         segments.append(Segment(part, inputs, crossing[0], passed, target))
         begin, inputs = end, passed

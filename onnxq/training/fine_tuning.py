@@ -213,12 +213,13 @@ def _make_trainer(
 def _make_student(
     model: ir.Model, quantities: Quantities, lesson: Lesson, device: torch.device
 ) -> Student:
-    program = compile_model(model, trained=quantities.values, device=device)
     inside = {value.name: value for node in model.graph for value in node.outputs}
     for name in lesson.layers:
         if name not in inside:
             raise UsageError(f"--distill-layers {name}: the quantized model has no such tensor")
-    return Student(program, quantities, tuple(inside[name] for name in lesson.layers))
+    watched = tuple(inside[name] for name in lesson.layers)
+    program = compile_model(model, trained=quantities.values, watched=watched, device=device)
+    return Student(program, quantities, watched)
 
 
 def _first_examples(train: Examples) -> tuple[Example, Example]:

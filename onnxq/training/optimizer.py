@@ -97,11 +97,12 @@ class Optimizer:
 
 
 def schedule(taken: int, steps: int) -> float:
-    """Share of the learning rate: linear warm-up, then a cosine to 0 (Loshchilov and Hutter 2017,
-    arXiv:1608.03983, without restarts).
+    """Share of the learning rate: linear warm-up, then a cosine to 0.
+
+    As in Loshchilov and Hutter 2017 (arXiv:1608.03983), without restarts.
 
     >>> [round(schedule(at, 100), 2) for at in (0, 4, 50, 99)]
-    [0.2, 1.0, 0.52, 0.0]
+    [0.2, 1.0, 0.53, 0.0]
     """
     warm = max(1, round(WARM_UP * steps))
     if taken < warm:

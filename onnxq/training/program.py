@@ -114,6 +114,7 @@ def compile_model(
     model: ir.Model,
     *,
     trained: Collection[ir.Value] = (),
+    watched: Collection[ir.Value] = (),
     device: torch.device | None = None,
     real: torch.dtype = torch.float32,
 ) -> Program:
@@ -122,6 +123,7 @@ def compile_model(
     Args:
         model: its float or integer graph.
         trained: constants that the caller gives at each run.
+        watched: values inside that the caller wants to see, also where they could be passed over.
         device: where floats are; the CPU if None.
         real: what to compute in where the graph says float32. In float64 sums are exact enough
             that the rounding behind them hardly ever differs from that of integer kernels.
@@ -136,7 +138,7 @@ def compile_model(
             "cannot be trained through"
         )
     device = device or CPU
-    compiler = _Compiler(model, frozenset(trained), device, real)
+    compiler = _Compiler(model, frozenset(trained), frozenset(watched), device, real)
     graph = model.graph
     block = compiler.compile(graph, tuple(graph.outputs))
     inputs = tuple(value for value in graph.inputs if value.name not in graph.initializers)
@@ -150,10 +152,12 @@ class _Compiler:
         self,
         model: ir.Model,
         trained: frozenset[ir.Value],
+        watched: frozenset[ir.Value],
         device: torch.device,
         real: torch.dtype,
     ) -> None:
         self.trained = trained
+        self._watched = watched
         self.constants: Values = {}
         self._opsets = dict(model.opset_imports)
         self._device = device
@@ -170,7 +174,7 @@ class _Compiler:
             if node in fused or any(value in self.trained for value in node.outputs):
                 continue
             source = find_redundant(node)
-            if source is not None:
+            if source is not None and node.outputs[0] not in self._watched:
                 self._skipped[node.outputs[0]] = source
                 continue
             pair = find_pair(node)

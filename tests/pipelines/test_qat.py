@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -156,6 +157,7 @@ def test_a_missing_operator_is_named_before_training(folder: Path) -> None:
     model = make_model("a = Det(x) y = Neg(a)", "float[2, 2] x", "float y")
     save(model, folder / "net.onnx")
     save(model, folder / "start.onnx")
+    shutil.rmtree(folder / "samples")
     save_samples([{"x": np.eye(2, dtype=np.float32)}], folder / "samples")
     with pytest.raises(UnsupportedModelError, match="no operator Det"):
         train(folder)
