@@ -396,7 +396,8 @@ def test_sample_model(sample_models: Path) -> None:
     loaded = [np.load(path) for path in files[:8]]
     arrays = [one[name] if isinstance(one, np.lib.npyio.NpzFile) else one for one in loaded]
     feeds = {name: np.concatenate(arrays).astype(np.float32)}
-    forms = _write(model, feeds)
+    # With larger steps no sum is so near to the middle of two that the two forms round it apart.
+    forms = _write(model, feeds, reduce_range=True)
     (result,), (reference,) = _run(forms.operators, feeds, NONE), _run(model, feeds, ALL)
     noise = float(np.mean((result - reference) ** 2))
     assert 10 * np.log10(float(np.mean(reference**2)) / noise) > 25
