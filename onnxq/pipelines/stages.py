@@ -97,8 +97,10 @@ class Workshop:
         """Some of the samples, from all over the part."""
         feeds = self.part.read(read_signatures(recipe.model))
         count = self.part.count or 0
-        step = max(1, -(-count // MOST_SAMPLES))
-        return islice(feeds, 0, step * MOST_SAMPLES, step)
+        if count <= MOST_SAMPLES:
+            return islice(feeds, MOST_SAMPLES)
+        chosen = {place * count // MOST_SAMPLES for place in range(MOST_SAMPLES)}
+        return (one for at, one in enumerate(feeds) if at in chosen)
 
     def sweep(
         self, recipe: Recipe, visit: Visit, label: str, *, restarts: Collection[ir.Node] = ()
@@ -129,6 +131,8 @@ class Workshop:
         """
         plan = planner.plan()
         activations = plan.decisions.activations
+        if not activations:
+            return Recipe(planner=planner, plan=plan, ranges={})
         probed = add_probes(planner.model, activations, sampled=self.method != "minmax")
         folder = self.folder / "probed"
         folder.mkdir(exist_ok=True)
