@@ -20,7 +20,7 @@ from onnxq.algorithms.recipe import Recipe
 from onnxq.algorithms.rounding import correct_only
 from onnxq.errors import BudgetError
 from onnxq.pipelines.budget import Budget, TradeOff
-from onnxq.pipelines.stages import Workshop
+from onnxq.pipelines.stages import BIAS_CORRECTION, Workshop
 from onnxq.pipelines.trials import Score
 
 SENSITIVITY_SAMPLES = 8
@@ -31,6 +31,7 @@ MOST_STEPS = 100
 """Of the search; choices that were measured before cost next to nothing."""
 
 TINY = 1e-30
+CORRECT = {BIAS_CORRECTION: correct_only}
 REASON = "kept float for accuracy"
 
 
@@ -152,10 +153,10 @@ class _Search:
         if recipe.biases:
             corrected = workshop.sweep(
                 replace(recipe, biases={}),
-                correct_only,
+                CORRECT,
                 "correcting each block",
                 restarts=_find_first_layers(recipe, self._blocks),
-            )
+            )[BIAS_CORRECTION]
         trials = replace(workshop.trials, evaluation=workshop.part, limit=SENSITIVITY_SAMPLES)
         noises = {}
         for block in workshop.progress("sensitivities")(self._blocks, len(self._blocks)):
@@ -169,7 +170,7 @@ class _Search:
     def _try(self, kept: Sequence[Block]) -> Score:
         recipe = _keep_float(self._recipe, kept)
         if self._recipe.biases:
-            recipe = self._workshop.sweep(recipe, correct_only, "bias correction")
+            recipe = self._workshop.sweep(recipe, CORRECT, BIAS_CORRECTION)[BIAS_CORRECTION]
         score = self._workshop.trials.measure({"kept": recipe}, "checking")["kept"]
         point = self._describe(kept, score)
         self.curve.append(point)

@@ -105,6 +105,37 @@ def test_the_best_of_several_proposals_is_taken(
     assert found["narrow"].kept
 
 
+def test_steps_are_reported_and_kept_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def propose(_workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
+        return {
+            f"x{factor}": replace(
+                recipe,
+                ranges={
+                    value: (factor * low, factor * high)
+                    for value, (low, high) in recipe.ranges.items()
+                },
+            )
+            for factor in (0.5, 2.0, 0.25)
+        }
+
+    # From ranges that are four times too wide.
+    _use(monkeypatch, Stage("wide", _widen), Stage("steps", propose, are_steps=True))
+    monkeypatch.setattr(stages, "BETTER_BY_DB", -1000.0)
+    found = quantize_static(MODEL, _folder(tmp_path, "steps"), images(10), accuracy="best")
+    reports = _reports(found)
+    assert list(reports) == ["wide", "x0.5", "x2.0", "x0.25"]
+    assert [one.kept for one in reports.values()] == [True] * 4
+    gains = [one.gain_db or 0.0 for one in reports.values()]
+    assert gains[1] > 3.0 and gains[2] < -6.0 and gains[3] > 12.0
+    monkeypatch.setattr(stages, "BETTER_BY_DB", 0.1)
+    _use(monkeypatch, Stage("steps", propose, are_steps=True))
+    found = quantize_static(MODEL, _folder(tmp_path, "narrow"), images(10), accuracy="best")
+    kept = {name: one.kept for name, one in _reports(found).items()}
+    assert not kept["x2.0"], "each is compared with the best before it"
+
+
 def test_a_stage_that_cannot_run_is_told_of(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
