@@ -11,14 +11,16 @@ import onnx_ir as ir
 
 from onnxq.algorithms.recipe import BiasPlace
 from onnxq.algorithms.rows import Window, read_window, take_convolution_rows
-from onnxq.graph.attributes import float_attribute, int_attribute, is_set
+from onnxq.graph.attributes import float_attribute, has_reference, int_attribute, is_set
 from onnxq.graph.constants import constant_tensor, dimensions, release
 from onnxq.numerics.affine import Array
 from onnxq.plan import Plan, TensorPlan
 from onnxq.plan.statistics import read_real
 from onnxq.rules.calibrated import clip_bounds
 
-_OPERATORS = frozenset({"Conv", "Gemm", "MatMul"})
+TRANSPOSED = "ConvTranspose"
+
+_OPERATORS = frozenset({"Conv", TRANSPOSED, "Gemm", "MatMul"})
 
 Keep = Callable[[int], Array]
 """Of how many rows there are, the positions of those to keep."""
@@ -29,7 +31,9 @@ class Layer:
     """One layer in the main graph.
 
     With its weight as a matrix for each of ``groups`` groups of channels, it computes, for each of
-    its input rows, ``y = W x + b``.
+    its input rows, ``y = W x + b``. A transposed convolution has a row of W for each output channel
+    and element of the kernel; it adds up what the rows give where they overlap, but each is rounded
+    as if it were an output of its own.
 
     Attributes:
         node: in the float model.
@@ -58,20 +62,32 @@ class Layer:
     @property
     def channels(self) -> int:
         """Of its output."""
+        if self.is_transposed:
+            return self.groups * self.weight.shape[1]
         return self.weight.shape[0] if self._is_output_first else self.weight.shape[1]
+
+    @property
+    def is_transposed(self) -> bool:
+        """Whether it is a transposed convolution."""
+        return self.node.op_type == TRANSPOSED
 
     @property
     def _is_output_first(self) -> bool:
         return self.node.op_type == "Conv" or is_set(self.node, "transB")
 
     @property
+    def _kernel(self) -> int:
+        """Elements of the kernel that have rows of their own."""
+        return math.prod(self.weight.shape[2:]) if self.is_transposed else 1
+
+    @property
     def matrices_shape(self) -> tuple[int, int, int]:
-        """Of the weight as matrices: groups, channels a group, inputs."""
-        inputs = math.prod(self.weight.shape) // self.channels
-        return self.groups, self.channels // self.groups, inputs
+        """Of the weight as matrices: groups, rows a group, inputs."""
+        rows = self.channels * self._kernel
+        return self.groups, rows // self.groups, math.prod(self.weight.shape) // rows
 
     def read_weight(self) -> Array:
-        """The float weight as matrices; shape [groups, channels a group, inputs]."""
+        """The float weight as matrices; shape [groups, rows a group, inputs]."""
         tensor = self.weight.constant.tensor
         matrices = self.to_matrices(np.array(read_real(tensor)))
         release(tensor)
@@ -79,11 +95,16 @@ class Layer:
 
     def to_matrices(self, weight: Array) -> Array:
         """A weight, in the axes of the model, as matrices."""
+        groups, rows, inputs = self.matrices_shape
+        if self.is_transposed:
+            return weight.reshape(groups, inputs, rows).transpose(0, 2, 1)
         ordered = weight if self._is_output_first else weight.T
-        return ordered.reshape(self.groups, self.channels // self.groups, -1)
+        return ordered.reshape(groups, rows, inputs)
 
     def from_matrices(self, matrices: Array) -> Array:
         """Matrices as a weight in the axes of the model."""
+        if self.is_transposed:
+            return np.ascontiguousarray(matrices.transpose(0, 2, 1)).reshape(self.weight.shape)
         if self._is_output_first:
             return matrices.reshape(self.weight.shape)
         return np.ascontiguousarray(matrices.reshape(self.channels, -1).T)
@@ -98,9 +119,33 @@ class Layer:
         return np.moveaxis(positions, 0, -1).reshape(-1)
 
     def spread_channels(self, numbers: Array) -> Array:
-        """One number for each output channel, or one for all, as [groups, channels, 1]."""
-        flat = np.broadcast_to(numbers.reshape(-1), (self.channels,))
+        """One number for each scale of the weight, or one for all, as [groups, rows, 1]."""
+        flat = numbers.reshape(-1)
+        if flat.size == 1:
+            return np.broadcast_to(flat, (self.groups, self.matrices_shape[1], 1))
+        if self.is_transposed:
+            # The groups share the scales.
+            return np.broadcast_to(
+                np.repeat(flat, self._kernel)[:, None], (self.groups, flat.size * self._kernel, 1)
+            )
         return flat.reshape(self.groups, -1, 1)
+
+    def sum_rows(self, outputs: Array) -> Array:
+        """What the rows of the matrices give on average, as the mean of the output channels.
+
+        Args:
+            outputs: a number for each row, shape [groups times rows].
+
+        Returns:
+            Shape [channels]. Of a transposed convolution at its borders, where fewer rows overlap,
+            this is not exact.
+        """
+        if not self.is_transposed:
+            return outputs
+        strides = self.node.attributes.get("strides")
+        places = math.prod(strides.as_ints()) if strides is not None else 1
+        total: Array = outputs.reshape(self.channels, self._kernel).sum(axis=1) / places
+        return total
 
     def read_bias(self) -> Array:
         """The float bias; zeros where there is none."""
@@ -123,6 +168,10 @@ class Layer:
         """
         if self.window is not None:
             return take_convolution_rows(activation, self.window, self.groups, keep)
+        if self.is_transposed:
+            places = np.moveaxis(activation, 1, -1).reshape(-1, activation.shape[1])
+            kept = places[keep(places.shape[0])].reshape(-1, *self.matrices_shape[::2])
+            return np.ascontiguousarray(kept.transpose(1, 0, 2))
         rows = activation.reshape(-1, activation.shape[-1])
         return np.ascontiguousarray(rows[keep(rows.shape[0])])[None]
 
@@ -139,11 +188,16 @@ def find_layers(plan: Plan, graph: ir.Graph) -> Iterator[Layer]:
             yield Layer(
                 node=node,
                 weight=weights[node],
-                groups=int_attribute(node, "group", 1) if node.op_type == "Conv" else 1,
+                groups=_count_groups(node),
                 window=read_window(node) if node.op_type == "Conv" else None,
                 bias_place=_find_bias(node, weights[node]),
-                bounds=_find_bounds(node),
+                # What is clipped is a sum of several rows.
+                bounds=None if node.op_type == TRANSPOSED else _find_bounds(node),
             )
+
+
+def _count_groups(node: ir.Node) -> int:
+    return int_attribute(node, "group", 1) if node.op_type in ("Conv", TRANSPOSED) else 1
 
 
 def _only_reader(tensor: TensorPlan) -> ir.Node | None:
@@ -161,6 +215,8 @@ def _can_tune(node: ir.Node, weight: TensorPlan) -> bool:
         return False
     if node.op_type == "Conv":
         return read_window(node) is not None
+    if node.op_type == TRANSPOSED:
+        return not has_reference(node)
     if len(weight.shape) != 2:
         return False
     return node.op_type == "MatMul" or (
@@ -172,9 +228,11 @@ def _can_tune(node: ir.Node, weight: TensorPlan) -> bool:
 
 def _find_bias(node: ir.Node, weight: TensorPlan) -> BiasPlace | None:
     """The third input of the layer, also where it has none yet, or the Add behind a MatMul."""
-    channels = (
-        weight.shape[0] if node.op_type == "Conv" or is_set(node, "transB") else (weight.shape[1])
-    )
+    if node.op_type == TRANSPOSED:
+        channels = _count_groups(node) * weight.shape[1]
+    else:
+        is_first = node.op_type == "Conv" or is_set(node, "transB")
+        channels = weight.shape[0 if is_first else 1]
     if node.op_type != "MatMul":
         value = node.inputs[2] if len(node.inputs) > 2 else None
         return (node, 2) if value is None or _is_vector(value, channels) else None

@@ -13,7 +13,7 @@ from onnxq.numerics.affine import Array
 from onnxq.numerics.bias_correction import match_mean
 from onnxq.numerics.moments import Moments
 from onnxq.numerics.pairs import find_large_pairs
-from onnxq.numerics.second_order import round_second_order, shift_target
+from onnxq.numerics.second_order import choose_damping, round_second_order, shift_target
 from onnxq.numerics.weight_scales import shrink_ranges
 from onnxq.plan import TensorPlan
 
@@ -23,6 +23,9 @@ ROWS_OF_MEANS = 1024
 ADAPTIVE_ITERATIONS = 500
 MOST_ADAPTIVE_PRODUCTS = 2 * 10**10
 """Multiplications for one layer, a second of one core; larger layers do without AdaRound."""
+
+DAMPINGS = (0.01, 0.1, 1.0, 10.0)
+"""Of targets that undo earlier errors."""
 
 MOST_BITS_TO_SHRINK = 4
 """With more bits clipping a weight costs more than its smaller steps gain."""
@@ -52,16 +55,9 @@ class Rounding:
         weight = layer.read_weight()
         if self.most_inputs is not None and weight.shape[2] > self.most_inputs:
             return correct_only(sample)
-        moments = Moments(groups=weight.shape[0], size=weight.shape[2])
-        # Without a shift only what the quantized model reads counts, which costs half.
-        moments.add(
-            sample.float_rows if self.shift else sample.quantized_rows, sample.quantized_rows
-        )
         # With few samples the moments of many inputs are mostly chance.
+        target, moments = self._shift(sample, weight)
         chance = weight.shape[2] / (weight.shape[2] + moments.count)
-        target = (
-            shift_target(weight, moments, damping=self.damping + chance) if self.shift else weight
-        )
         hessian = _trust_diagonal(moments.hessian, chance)
         tensor = _shrink(sample, target, hessian)
         rounded = self._round(sample, tensor, target, hessian)
@@ -70,6 +66,25 @@ class Rounding:
             tensor=tensor,
             bias=correct_bias(sample, weight, rounded),
         )
+
+    def _shift(self, sample: LayerSample, weight: Array) -> tuple[Array, Moments]:
+        """Which weights to round towards, and the moments of what the layer reads."""
+        moments = Moments(groups=weight.shape[0], size=weight.shape[2])
+        if not self.shift:
+            # Without a shift only what the quantized model reads counts, which costs half.
+            moments.add(sample.quantized_rows, sample.quantized_rows)
+            return weight, moments
+        middle = sample.float_rows.shape[1] // 2
+        # Rows come sample by sample.
+        first, second = (Moments(groups=weight.shape[0], size=weight.shape[2]) for _ in range(2))
+        for half, rows in ((first, slice(None, middle)), (second, slice(middle, None))):
+            half.add(sample.float_rows[:, rows], sample.quantized_rows[:, rows])
+        moments.merge(first)
+        moments.merge(second)
+        damping = choose_damping(weight, (first, second), DAMPINGS)
+        if damping is None:
+            return weight, moments
+        return shift_target(weight, moments, damping=damping), moments
 
     def _round(
         self, sample: LayerSample, tensor: TensorPlan, target: Array, hessian: Array
@@ -138,8 +153,12 @@ def correct_bias(sample: LayerSample, weight: Array, rounded: Array) -> Array | 
         return None
     bias = layer.read_bias()
     step = max(1, sample.float_rows.shape[1] // ROWS_OF_MEANS)
-    wanted = _outputs(weight, sample.float_rows[:, ::step]) + bias
-    found = _outputs(rounded, sample.quantized_rows[:, ::step]) + bias
+    wanted = _outputs(weight, sample.float_rows[:, ::step])
+    found = _outputs(rounded, sample.quantized_rows[:, ::step])
+    if layer.is_transposed:
+        missing = (wanted - found).mean(axis=0, dtype=np.float64)
+        return (bias + layer.sum_rows(missing)).astype(np.float32)
+    wanted, found = wanted + bias, found + bias
     if layer.bounds is not None:
         wanted = np.clip(wanted, *layer.bounds)
     shift = match_mean(found, wanted.mean(axis=0, dtype=np.float64), bounds=layer.bounds)

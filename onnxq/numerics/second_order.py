@@ -10,6 +10,7 @@ weight can be moved with a gain.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,36 @@ def shift_target(weight: FloatArray, moments: Moments, *, damping: float = 0.01)
     towards = np.matmul(moments.difference, weight.transpose(0, 2, 1)) / mean[:, None, None]
     shift = np.linalg.solve(damp(moments.hessian, damping), towards)
     return (weight + shift.transpose(0, 2, 1)).astype(np.float32)
+
+
+def choose_damping(
+    weight: FloatArray,
+    halves: tuple[Moments, Moments],
+    dampings: Sequence[float],
+) -> float | None:
+    """The damping of ``shift_target`` that does best on samples that it was not learnt from.
+
+    With few samples most of what undoes an error on them is chance, and does harm on others. So
+    the shift is learnt from one half of the samples and judged on the other, and the other way
+    round.
+
+    Args:
+        weight: shape [G, M, K].
+        halves: moments of the inputs in two parts of the samples.
+        dampings: to try.
+
+    Returns:
+        One of ``dampings``; None where no shift at all is better than any.
+    """
+    errors = np.zeros(len(dampings))
+    for learnt, judged in (halves, halves[::-1]):
+        for at, damping in enumerate(dampings):
+            shift = shift_target(weight, learnt, damping=damping) - weight
+            # |W xf - W* xq|^2 less |W (xf - xq)|^2, which is the same for all.
+            gained = np.vdot(np.matmul(shift, judged.difference), weight)
+            errors[at] += np.vdot(np.matmul(shift, judged.hessian), shift) - 2.0 * gained
+    best = int(np.argmin(errors))
+    return dampings[best] if errors[best] < 0.0 else None
 
 
 def round_second_order(

@@ -14,6 +14,7 @@ from onnxq.numerics.moments import Moments
 from onnxq.numerics.second_order import (
     BLOCK,
     LEAST_GAIN,
+    choose_damping,
     damp,
     quadratic_loss,
     round_second_order,
@@ -267,3 +268,31 @@ def test_damping_pulls_the_target_to_the_weight_and_not_to_zero() -> None:
     assert distances == sorted(distances, reverse=True)
     assert distances[0] > 0.01
     assert distances[-1] < 1e-5
+
+
+def _halves(rng: np.random.Generator, count: int, error: Array, noise: float) -> tuple[Any, Any]:
+    """Inputs of 6 channels whose quantized form is ``error`` times them, and noise."""
+    found = []
+    for _ in range(2):
+        moments = Moments(groups=1, size=6)
+        x = rng.standard_normal((1, count, 6)).astype(np.float32)
+        wrong = x * error + noise * rng.standard_normal(x.shape)
+        moments.add(x, wrong.astype(np.float32))
+        found.append(moments)
+    return found[0], found[1]
+
+
+def test_errors_that_all_samples_show_are_undone(rng: np.random.Generator) -> None:
+    weight = rng.standard_normal((1, 4, 6)).astype(np.float32)
+    halves = _halves(rng, 500, np.float32(0.8), 0.01)
+    assert choose_damping(weight, halves, (0.01, 1.0, 100.0)) == 0.01
+
+
+def test_errors_that_are_chance_are_left(rng: np.random.Generator) -> None:
+    """Fewer samples than inputs, and noise that no two of them share."""
+    weight = rng.standard_normal((1, 4, 6)).astype(np.float32)
+    found = [
+        choose_damping(weight, _halves(rng, 4, np.float32(1.0), 0.1), (1e-6, 1e-4))
+        for _ in range(9)
+    ]
+    assert found.count(None) >= 8
