@@ -85,6 +85,7 @@ def compare(
     with hold_signals():
         import onnxq
         from onnxq.cli.output import make_console, print_json, show_progress
+        from onnxq.pipelines.conflicts import Kind, Reading, Writing, refuse_conflicts
         from onnxq.report.comparison_text import print_comparison
         from onnxq.report.files import (
             append_step_summary,
@@ -94,9 +95,19 @@ def compare(
         )
         from onnxq.samples import ImageOptions
 
-    inputs = [one for one in (float_model, quantized_model, values["labels"]) if one is not None]
     for path in reports:
-        check_report_folder(path, inputs)
+        check_report_folder(path)
+    refuse_conflicts(
+        [Writing("--report", path) for path in reports],
+        (
+            Reading("the file of --labels", values["labels"]),
+            Reading("the float model", float_model, Kind.MODEL),
+            Reading("the quantized model", quantized_model, Kind.MODEL),
+            Reading("--data", values["data"], Kind.SAMPLES),
+            Reading("--reader", values["reader"], Kind.CODE),
+            Reading("--metric", values["metric"], Kind.CODE),
+        ),
+    )
     images = ImageOptions(**{name: values.pop(name) for name in options.IMAGE_NAMES})
     asked = ((name, values.pop(name.replace("-", "_"))) for name, *_ in GATES)
     limits = {name: limit for name, limit in asked if limit is not None}

@@ -161,6 +161,7 @@ def qat(*, model: Path, reports: tuple[Path, ...], as_json: bool, **values: Any)
     with hold_signals():
         import onnxq
         from onnxq.cli.output import make_console, print_json, show_progress, show_training
+        from onnxq.pipelines.conflicts import Kind, Reading, Writing, refuse_conflicts
         from onnxq.report.training import (
             check_training_report,
             print_training,
@@ -170,6 +171,22 @@ def qat(*, model: Path, reports: tuple[Path, ...], as_json: bool, **values: Any)
 
     for path in reports:
         check_training_report(path)
+    refuse_conflicts(
+        (
+            Writing("-o", values["output"], has_data=True),
+            Writing("--checkpoint", values["checkpoint"]),
+            *(Writing("--report", path) for path in reports),
+        ),
+        (
+            Reading("the file of --labels", values["labels"]),
+            Reading("the input model", model, Kind.MODEL),
+            Reading("--train", values["train"], Kind.SAMPLES),
+            Reading("--reader", values["reader"], Kind.CODE),
+            Reading("--val", values["val"], Kind.SAMPLES),
+            Reading("the model of --init", values["init"], Kind.MODEL),
+            Reading("--loss", values["loss"], Kind.CODE),
+        ),
+    )
     images = ImageOptions(**{name: values.pop(name) for name in options.IMAGE_NAMES})
     values["distill_layers"] = options.split_names(values["distill_layers"])
     for name in ("bits_weights", "bits_activations"):

@@ -75,7 +75,7 @@ def run(
 
     run_options = RunOptions(jobs=jobs, force=force, locked=locked)
     pipeline = _read(pipeline_file)
-    prepare_reports(reports)
+    prepare_reports(reports, pipeline)
     result = run_pipeline(
         pipeline, options=run_options, tell=lambda line: click.echo(line, err=True)
     )

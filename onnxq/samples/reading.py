@@ -57,6 +57,11 @@ class Samples:
         return self._source.path if isinstance(self._source, FolderSource) else None
 
     @property
+    def reader(self) -> str | None:
+        """The name of the function that gives them; None for a folder."""
+        return self._source.name if isinstance(self._source, ReaderSource) else None
+
+    @property
     def count(self) -> int | None:
         """How many samples there are, bad ones included; None for a reader."""
         return self._source.count

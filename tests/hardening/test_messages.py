@@ -78,7 +78,7 @@ CALLS: tuple[tuple[tuple[str, ...], int, str], ...] = (
     (
         (*PAIR, "--labels", "deep.json", "--report", "deep.json"),
         3,
-        "deep.json: is an input of the comparison; name another file",
+        "deep.json: is the file of --labels; name another file with --report",
     ),
     ((*PAIR, "--report", "no/r.json"), 3, "there is no folder no; name another file"),
 )
