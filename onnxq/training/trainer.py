@@ -265,8 +265,8 @@ class Trainer:
             return self._restore(saved)
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise DataError(
-                f"the checkpoint lacks something or does not fit ({type(error).__name__}: {error}); "
-                "leave out --resume to start anew"
+                "the checkpoint lacks something or does not fit "
+                f"({type(error).__name__}: {error}); leave out --resume to start anew"
             ) from error
 
     def _restore(self, saved: dict[str, Any]) -> tuple[Optimizer, int]:
