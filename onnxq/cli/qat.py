@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,13 @@ def qat(*, model: Path, reports: tuple[Path, ...], as_json: bool, **values: Any)
     require_torch()
     with hold_signals():
         import onnxq
-        from onnxq.cli.output import make_console, print_json, show_progress, show_training
+        from onnxq.cli.output import (
+            deliver,
+            make_console,
+            print_json,
+            show_progress,
+            show_training,
+        )
         from onnxq.pipelines.conflicts import Kind, Reading, Writing, refuse_conflicts
         from onnxq.report.training import (
             check_training_report,
@@ -196,12 +203,15 @@ def qat(*, model: Path, reports: tuple[Path, ...], as_json: bool, **values: Any)
         result = onnxq.quantize_qat(
             model, images=images, progress=show_progress, report=show_training(), **values
         )
-    if as_json:
-        print_json(result.to_json())
-    else:
-        print_training(make_console(), result)
+
+    def show() -> None:
+        if as_json:
+            print_json(result.to_json())
+        else:
+            print_training(make_console(), result)
+
     command = shlex.join(["onnxq", *sys.argv[1:]])
-    for path in reports:
-        write_training_report(result, path, command=command)
+    writers = [partial(write_training_report, result, path, command=command) for path in reports]
+    deliver(show, writers, written=result.output)
     if result.history.stopped == "interrupted":
         raise click.exceptions.Exit(EXIT_INTERRUPTED)

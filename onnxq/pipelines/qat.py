@@ -100,7 +100,7 @@ def run_qat(
         verification = publish_verified(
             file, staged, result.verification, force=force, in_place=in_place
         )
-        return replace(result, verification=verification)
+        return replace(result, output=destination, verification=verification)
 
 
 @dataclass(frozen=True, kw_only=True)
