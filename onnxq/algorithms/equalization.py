@@ -123,7 +123,7 @@ def _write(copy: ModelCopy, names: Names, layer: Layer, weight: Array, bias: Arr
 
 
 def _is_depthwise(layer: Layer) -> bool:
-    return layer.groups > 1 and layer.groups == layer.channels
+    return layer.groups > 1 and layer.groups == layer.channels and layer.weight.shape[1] == 1
 
 
 def _find_reader(node: ir.Node, layers: dict[ir.Node, Layer]) -> Layer | None:
@@ -138,7 +138,7 @@ def _find_reader(node: ir.Node, layers: dict[ir.Node, Layer]) -> Layer | None:
             return None
         if reader in layers:
             found = layers[reader]
-            return found if found.groups in (1, found.channels) else None
+            return found if found.groups == 1 or _is_depthwise(found) else None
         if not _keeps_scale(reader):
             return None
         value = reader.outputs[0]

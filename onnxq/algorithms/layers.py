@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -62,6 +63,12 @@ class Layer:
     @property
     def _is_output_first(self) -> bool:
         return self.node.op_type == "Conv" or is_set(self.node, "transB")
+
+    @property
+    def matrices_shape(self) -> tuple[int, int, int]:
+        """Of the weight as matrices: groups, channels a group, inputs."""
+        inputs = math.prod(self.weight.shape) // self.channels
+        return self.groups, self.channels // self.groups, inputs
 
     def read_weight(self) -> Array:
         """The float weight as matrices; shape [groups, channels a group, inputs]."""

@@ -93,19 +93,39 @@ def take_convolution_rows(
     """
     space = activation.shape[2:]
     pads = window.pads_for(space)
-    padded = np.pad(activation, ((0, 0), (0, 0), *pads)) if any(map(any, pads)) else activation
-    axes = tuple(range(2, padded.ndim))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, window.extents, axis=axes)
-    steps = tuple(slice(None, None, step) for step in (*window.strides, *window.dilations))
-    windows = windows[(slice(None), slice(None), *steps)]
-    places = (windows.shape[0], *windows.shape[2 : 2 + len(space)])
-    batch, *where = np.unravel_index(keep(math.prod(places)), places)
-    index: tuple[Any, ...] = (batch, slice(None), *where)
-    patches = windows[index]
+    places = [
+        max(0, (size + sum(pad) - extent) // stride + 1)
+        for size, pad, extent, stride in zip(
+            space, pads, window.extents, window.strides, strict=True
+        )
+    ]
+    shape = (activation.shape[0], *places)
+    batch, *where = np.unravel_index(keep(math.prod(shape)), shape)
+    axes = len(space)
+    index: list[Any] = [_spread(batch, None, axes)]
+    inside = np.ones((batch.size, *window.kernel, 1), np.bool_)
+    for axis, position in enumerate(where):
+        first = position * window.strides[axis] - pads[axis][0]
+        steps = np.arange(window.kernel[axis]) * window.dilations[axis]
+        read = _spread(first[:, None] + steps, axis, axes)
+        inside &= ((read >= 0) & (read < space[axis]))[..., None]
+        index.append(np.clip(read, 0, max(0, space[axis] - 1)))
+    # Channels last, as their axis is the only one that is not indexed.
+    patches = np.moveaxis(activation, 1, -1)[tuple(index)]
+    if not inside.all():
+        patches = np.where(inside, patches, activation.dtype.type(0))
     # Counted, as an empty activation has no number of inputs to be found.
-    inputs = math.prod(patches.shape[1:]) // groups
-    rows = patches.reshape(patches.shape[0], groups, inputs)
+    inputs = math.prod((*window.kernel, activation.shape[1])) // groups
+    rows = np.moveaxis(patches, -1, 1).reshape(batch.size, groups, inputs)
     return np.ascontiguousarray(rows.transpose(1, 0, 2))
+
+
+def _spread(positions: Array, axis: int | None, axes: int) -> Array:
+    """Positions with an axis for each of space: of one number a place, or those along ``axis``."""
+    shape = [positions.shape[0], *([1] * axes)]
+    if axis is not None:
+        shape[1 + axis] = positions.shape[1]
+    return positions.reshape(shape)
 
 
 def _integers(node: ir.Node, name: str, default: tuple[int, ...]) -> tuple[int, ...]:

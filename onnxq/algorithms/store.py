@@ -24,9 +24,12 @@ class ActivationStore:
         self._files: dict[tuple[int, ir.Value], Path] = {}
         self._bytes = 0
         self._written = 0
+        self.samples = 0
+        """How many there have been."""
 
     def put(self, sample: int, value: ir.Value, array: Array) -> None:
         """Keep an array."""
+        self.samples = max(self.samples, sample + 1)
         if self._bytes + array.nbytes <= self._most_bytes or array.dtype == np.object_:
             self._held[sample, value] = array
             self._bytes += array.nbytes

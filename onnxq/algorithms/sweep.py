@@ -8,7 +8,7 @@ of one layer at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import onnx_ir as ir
 from onnxq.algorithms.layers import Keep, Layer, find_layers
 from onnxq.algorithms.recipe import Recipe, TunedWeight
 from onnxq.algorithms.segments import IntegerBorders, Segment, SegmentModel, cut_before
-from onnxq.algorithms.store import ActivationStore
+from onnxq.algorithms.store import MOST_BYTES, ActivationStore
 from onnxq.algorithms.visits import LayerChange, LayerSample, Visit
 from onnxq.apply.weights import compute_elements, parameters_of
 from onnxq.calibration import resolve_ranges
@@ -50,24 +50,29 @@ Track = Callable[[Iterable[Any], int | None], Iterable[Any]]
 def sweep(
     recipe: Recipe,
     feeds: Iterable[Feeds],
-    visit: Visit,
+    visits: Mapping[str, Visit],
     *,
     folder: Path,
     results: Path,
     track: Track,
     restarts: Collection[ir.Node] = (),
-) -> Recipe:
+) -> dict[str, Recipe]:
     """Visit every layer in graph order, and change it as the visit says.
+
+    Each visit has a quantized model of its own. The float model is run once for all.
 
     Args:
         recipe: to start from; its float model is left as it is.
         feeds: the inputs of each sample.
-        visit: looks at a layer, and says what to change.
+        visits: each looks at a layer, and says what to change; by name.
         folder: for temporary files.
         results: folder for the weights that were chosen; must outlive the result.
         track: shows progress over layers.
-        restarts: layers before which the quantized model is put back to the activations of the
+        restarts: layers before which the quantized models are put back to the activations of the
             float model, so that what follows shows its own errors only.
+
+    Returns:
+        What each visit made of the recipe.
 
     Raises:
         ExecutionError: a part of the model cannot be run by itself.
@@ -75,30 +80,93 @@ def sweep(
     graph = recipe.model.graph
     layers = tuple(find_layers(recipe.plan, graph))
     if not layers:
-        return recipe
+        return dict.fromkeys(visits, recipe)
     segments = cut_before(graph, [layer.node for layer in layers])
-    run = _Run(recipe, folder, results)
-    run.start(feeds)
+    most_bytes = MOST_BYTES // len(visits)
+    floats = _FloatModel(recipe, folder, ActivationStore(folder / "float"))
+    found = []
+    for at, visit in enumerate(visits.values()):
+        kept, made = folder / f"quantized-{at}", results / str(at)
+        made.mkdir()
+        store = ActivationStore(kept, most_bytes=most_bytes)
+        found.append((_QuantizedModel(recipe, folder, store, made), visit))
+    floats.start(feeds, [one.store for one, _ in found])
     for segment, layer in track(zip(segments, layers, strict=False), len(layers)):
-        run.advance(segment)
-        if layer.node in restarts:
-            run.restart()
-        sample = run.sample(layer)
-        if sample.is_usable:
-            run.change(layer, visit(sample))
-    return run.recipe
+        floats.advance(segment)
+        choices = _choose_places(layer, floats.store.samples)
+        rows = floats.take_rows(layer, choices)
+        for quantized, visit in found:
+            quantized.advance(segment)
+            if layer.node in restarts:
+                quantized.store.copy(floats.store)
+            sample = quantized.sample(layer, rows, choices)
+            if sample.is_usable:
+                quantized.change(layer, visit(sample))
+    return {name: one.recipe for name, (one, _) in zip(visits, found, strict=True)}
+
+
+def _choose_places(layer: Layer, samples: int) -> list[_Choice]:
+    """For each sample, at which places of its output to look at a layer."""
+    groups, _, inputs = layer.matrices_shape
+    wanted = max(FEWEST_ROWS, ROWS_AN_INPUT * inputs)
+    share = max(1, min(wanted, MOST_ROW_ELEMENTS // (groups * inputs)) // samples)
+    return [_Choice(share, index) for index in range(samples)]
+
+
+def _run_segment(segment: Segment, store: ActivationStore, session: Session) -> None:
+    """Compute what later segments read, for all samples."""
+    names = [value.name or "" for value in segment.outputs]
+    for index in range(store.samples):
+        fed = {value.name or "": store.get(index, value) for value in segment.inputs}
+        for value, array in zip(segment.outputs, session.run(fed, names), strict=True):
+            store.put(index, value, _require_array(value, array))
+        for value in segment.last_reads:
+            store.drop(index, value)
+
+
+def _open(made: SegmentModel, segment: Segment, store: ActivationStore, folder: Path) -> Session:
+    first = {value.name or "": store.get(0, value) for value in segment.inputs}
+    return made.open(folder / "segment.onnx", first)
+
+
+@dataclass(frozen=True)
+class _FloatModel:
+    recipe: Recipe
+    folder: Path
+    store: ActivationStore
+
+    def start(self, feeds: Iterable[Feeds], others: Sequence[ActivationStore]) -> None:
+        """Read the samples, for the quantized models, too."""
+        inputs = {value.name: value for value in self.recipe.model.graph.inputs}
+        for index, one in enumerate(feeds):
+            for name, array in one.items():
+                if name in inputs:
+                    for store in (self.store, *others):
+                        store.put(index, inputs[name], array)
+
+    def advance(self, segment: Segment) -> None:
+        """Run a segment for all samples."""
+        if segment.outputs:
+            made = SegmentModel(self.recipe.model, segment)
+            _run_segment(segment, self.store, _open(made, segment, self.store, self.folder))
+
+    def take_rows(self, layer: Layer, choices: Sequence[Keep]) -> Array:
+        """What a layer reads; its input has just been computed."""
+        rows = [
+            layer.take_rows(self.store.get(index, layer.input), keep)
+            for index, keep in enumerate(choices)
+        ]
+        return np.concatenate(rows, axis=1)
 
 
 @dataclass
-class _Run:
+class _QuantizedModel:
     recipe: Recipe
     folder: Path
+    store: ActivationStore
     results: Path
-    samples: int = 0
 
     def __post_init__(self) -> None:
-        self._float = ActivationStore(self.folder / "float")
-        self._quantized = ActivationStore(self.folder / "quantized")
         self._tensors = {one.constant.value: one for one in self.recipe.plan.changes}
         decisions = self.recipe.plan.decisions
         self._borders = IntegerBorders.of(self.recipe.plan)
@@ -109,70 +177,42 @@ class _Run:
         }
         self._parameters = resolve_ranges(decisions.activations, self.recipe.ranges)
 
-    def start(self, feeds: Iterable[Feeds]) -> None:
-        """Read the samples."""
-        inputs = {value.name: value for value in self.recipe.model.graph.inputs}
-        for index, one in enumerate(feeds):
-            self.samples = index + 1
-            for name, array in one.items():
-                if name in inputs:
-                    self._float.put(index, inputs[name], array)
-                    self._quantized.put(index, inputs[name], array)
-
-    def restart(self) -> None:
-        """Forget the errors so far."""
-        self._quantized.copy(self._float)
-
     def advance(self, segment: Segment) -> None:
-        """Run a segment in both models, for all samples."""
+        """Run a segment for all samples."""
         if not segment.outputs:
             return
-        for store, is_quantized in ((self._float, False), (self._quantized, True)):
-            session = self._open(segment, store, is_quantized=is_quantized)
-            names = [value.name or "" for value in segment.outputs]
-            for index in range(self.samples):
-                fed = {value.name or "": store.get(index, value) for value in segment.inputs}
-                for value, array in zip(segment.outputs, session.run(fed, names), strict=True):
-                    store.put(index, value, _require_array(value, array))
-                for value in segment.last_reads:
-                    store.drop(index, value)
+        made = SegmentModel(self.recipe.model, segment)
+        for value in dict.fromkeys(one for node in segment.nodes for one in node.inputs):
+            if value is not None and value in self._tensors:
+                made.set_constant(value, self._read_quantized(value, self._tensors[value]))
+        for place in ((node, at) for node in segment.nodes for at in BIAS_INPUTS):
+            if place in self.recipe.biases:
+                made.set_bias(place, self.recipe.biases[place])
+        made.simulate(self._borders, self._parameters)
+        _run_segment(segment, self.store, _open(made, segment, self.store, self.folder))
 
-    def sample(self, layer: Layer) -> LayerSample:
-        """What a layer reads; its input has just been computed."""
-        whole = layer.read_weight()
-        groups, _, inputs = whole.shape
-        wanted = max(FEWEST_ROWS, ROWS_AN_INPUT * inputs)
-        share = max(1, min(wanted, MOST_ROW_ELEMENTS // (groups * inputs)) // self.samples)
-        choices = [_Choice(share, index) for index in range(self.samples)]
-        float_rows = np.concatenate(
-            [
-                layer.take_rows(self._float.get(index, layer.input), keep)
-                for index, keep in enumerate(choices)
-            ],
-            axis=1,
-        )
-        quantized_rows = np.concatenate(
-            [self._take_quantized_rows(layer, index, keep) for index, keep in enumerate(choices)],
-            axis=1,
+    def sample(self, layer: Layer, float_rows: Array, choices: Sequence[Keep]) -> LayerSample:
+        """What a layer reads in both models; its input has just been computed."""
+        rows = np.concatenate(
+            [self._take_rows(layer, index, keep) for index, keep in enumerate(choices)], axis=1
         )
         if layer.node in self._borders.inputs and layer.input not in self._borders.made:
             # What another integer node gives is on the grid already.
-            owner = self._borders.owners[layer.input]
-            quantized_rows = _simulate(quantized_rows, owner, self._parameters)
+            rows = _simulate(rows, self._borders.owners[layer.input], self._parameters)
         value = layer.weight.constant.value
         tensor = self._tensors[value]
         return LayerSample(
             layer=layer,
             float_rows=float_rows,
-            quantized_rows=quantized_rows,
+            quantized_rows=rows,
             tensor=tensor,
             stored_weight=self._read_quantized(value, tensor),
             output=self._outputs.get(layer.node),
             ranges=self.recipe.ranges,
         )
 
-    def _take_quantized_rows(self, layer: Layer, index: int, keep: Keep) -> Array:
-        read = self._quantized.get(index, layer.input)
+    def _take_rows(self, layer: Layer, index: int, keep: Keep) -> Array:
+        read = self.store.get(index, layer.input)
         if any(use.form is Form.INTEGER_MATMUL for use in layer.weight.uses):
             read = simulate_at_run_time(read)
         return layer.take_rows(read, keep)
@@ -195,19 +235,6 @@ class _Run:
             recipe = replace(recipe, ranges={**recipe.ranges, output.value: change.range})
             self._parameters |= resolve_ranges((output,), recipe.ranges)
         self.recipe = recipe
-
-    def _open(self, segment: Segment, store: ActivationStore, *, is_quantized: bool) -> Session:
-        made = SegmentModel(self.recipe.model, segment)
-        if is_quantized:
-            for value in dict.fromkeys(one for node in segment.nodes for one in node.inputs):
-                if value is not None and value in self._tensors:
-                    made.set_constant(value, self._read_quantized(value, self._tensors[value]))
-            for place in ((node, at) for node in segment.nodes for at in BIAS_INPUTS):
-                if place in self.recipe.biases:
-                    made.set_bias(place, self.recipe.biases[place])
-            made.simulate(self._borders, self._parameters)
-        first = {value.name or "": store.get(0, value) for value in segment.inputs}
-        return made.open(self.folder / "segment.onnx", first)
 
     def _read_quantized(self, value: ir.Value, tensor: TensorPlan) -> Array:
         tuned = self.recipe.weights.get(value)

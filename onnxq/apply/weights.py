@@ -115,6 +115,9 @@ class WeightStore:
     ) -> ir.Value:
         """The same for kernels that insist on zero points, also where all are 0.
 
+        Each weight has its own: with ``session.x64quantprecision`` onnxruntime 1.32 makes new ones
+        for each weight, under the name of the old, and does not load where two share them.
+
         Args:
             plan: the weight.
             shape: wanted.
@@ -123,7 +126,7 @@ class WeightStore:
         array = _stored_zero_point(plan, shape)
         if dtype is not None:
             array = array.astype(dtype.numpy())
-        return self._editor.share_array(plan.constant.scope, array, name="zero_point")
+        return self._array(plan, "zero_point", array, 1.0)
 
     def _array(self, plan: TensorPlan, kind: str, array: Array, factor: float) -> ir.Value:
         key = (plan.constant.value, kind, array.shape, array.dtype, factor)

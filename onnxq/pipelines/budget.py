@@ -98,13 +98,27 @@ class Budget:
 
     def is_met(self, score: Score) -> bool:
         """Whether a score is good enough."""
-        if self.min_sqnr_db is not None and score.sqnr_db < self.min_sqnr_db:
+        if self.min_sqnr_db is not None and not score.sqnr_db >= self.min_sqnr_db:
             return False
         if self.min_agreement is not None and (score.agreement or 0.0) < self.min_agreement:
             return False
         if self.max_accuracy_drop is None:
             return True
         return score.accuracy_drop is not None and score.accuracy_drop <= self.max_accuracy_drop
+
+    def find_unmeasured(self, score: Score) -> str:
+        """Which limit nothing in the outputs of the model can be held to; empty where all can."""
+        if self.min_sqnr_db is not None and math.isnan(score.sqnr_db):
+            return "no output holds floats, so --min-sqnr has nothing to measure: leave it out"
+        has_failed = score.sqnr_db == -math.inf
+        if self.min_agreement is not None and score.agreement is None and not has_failed:
+            return "no output holds scores, so --min-agreement has nothing to measure: leave it out"
+        if self.max_accuracy_drop is not None and score.accuracy_drop is None and not has_failed:
+            return (
+                "no output holds scores, so --max-accuracy-drop has nothing to measure: leave it "
+                "out"
+            )
+        return ""
 
     @property
     def allowed_noise(self) -> float:

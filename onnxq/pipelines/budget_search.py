@@ -20,12 +20,18 @@ from onnxq.algorithms.recipe import Recipe
 from onnxq.algorithms.rounding import correct_only
 from onnxq.errors import BudgetError
 from onnxq.pipelines.budget import Budget, TradeOff
-from onnxq.pipelines.stages import Workshop
+from onnxq.pipelines.stages import BIAS_CORRECTION, Workshop
 from onnxq.pipelines.trials import Score
 
 SENSITIVITY_SAMPLES = 8
 MOST_TRIES = 8
+"""Choices that are written and measured."""
+
+MOST_STEPS = 100
+"""Of the search; choices that were measured before cost next to nothing."""
+
 TINY = 1e-30
+CORRECT = {BIAS_CORRECTION: correct_only}
 REASON = "kept float for accuracy"
 
 
@@ -41,8 +47,12 @@ def meet_budget(
         score: of that recipe.
 
     Raises:
-        BudgetError: no set of blocks that leaves anything in integers meets it.
+        BudgetError: no set of blocks that leaves anything in integers meets it, or nothing measures
+            one of its limits.
     """
+    unknown = budget.find_unmeasured(score)
+    if unknown:
+        raise BudgetError(f"{workshop.trials.file.path}: {unknown}")
     if budget.is_met(score):
         return recipe, ()
     search = _Search(budget, workshop, recipe, score)
@@ -91,24 +101,27 @@ class _Search:
         factor = _noise(self._score) / max(sum(one.noise for one in facts), TINY)
         failing, meeting = _noise(self._score) / factor, 0.0
         allowed = min(0.7 * failing, self._budget.allowed_noise / factor)
-        tried: set[tuple[int, ...]] = {()}
-        for _ in range(MOST_TRIES):
+        is_met: dict[tuple[int, ...], bool] = {(): False}
+        for _ in range(MOST_STEPS):
             if time.monotonic() > self._deadline or failing < 1.1 * meeting:
                 break
-            chosen = choose_float_blocks(facts, allowed)
-            if chosen is None:
-                chosen = self._leave_least(facts)
-            is_new = chosen not in tried
-            tried.add(chosen)
-            score = self._try([self._blocks[at] for at in chosen]) if is_new else None
-            if score is not None and self.curve[-1].kept_gain <= 0.0:
+            best = choose_float_blocks(facts, allowed)
+            chosen = self._leave_least(facts) if best is None else best
+            if chosen not in is_met:
+                if len(is_met) > MOST_TRIES:
+                    break
+                score = self._try([self._blocks[at] for at in chosen])
+                if self.curve[-1].kept_gain <= 0.0:
+                    break
+                is_met[chosen] = self._budget.is_met(score)
+                if not is_met[chosen]:
+                    factor = max(factor, _noise(score) / allowed)
+            elif best is None and not is_met[chosen]:
                 break
-            if score is not None and self._budget.is_met(score):
+            if is_met[chosen]:
                 meeting = allowed
             else:
                 failing = allowed
-                if score is not None:
-                    factor = max(factor, _noise(score) / allowed)
             allowed = self._choose_next(failing, meeting, factor)
 
     def _leave_least(self, facts: Sequence[BlockFacts]) -> tuple[int, ...]:
@@ -140,10 +153,10 @@ class _Search:
         if recipe.biases:
             corrected = workshop.sweep(
                 replace(recipe, biases={}),
-                correct_only,
+                CORRECT,
                 "correcting each block",
                 restarts=_find_first_layers(recipe, self._blocks),
-            )
+            )[BIAS_CORRECTION]
         trials = replace(workshop.trials, evaluation=workshop.part, limit=SENSITIVITY_SAMPLES)
         noises = {}
         for block in workshop.progress("sensitivities")(self._blocks, len(self._blocks)):
@@ -157,7 +170,7 @@ class _Search:
     def _try(self, kept: Sequence[Block]) -> Score:
         recipe = _keep_float(self._recipe, kept)
         if self._recipe.biases:
-            recipe = self._workshop.sweep(recipe, correct_only, "bias correction")
+            recipe = self._workshop.sweep(recipe, CORRECT, BIAS_CORRECTION)[BIAS_CORRECTION]
         score = self._workshop.trials.measure({"kept": recipe}, "checking")["kept"]
         point = self._describe(kept, score)
         self.curve.append(point)

@@ -44,6 +44,9 @@ BETTER_BY_DB = 0.1
 MOST_INPUTS = 1280
 """Layers with more, whose moments take the most time, average out more of their errors anyway."""
 
+BIAS_CORRECTION = "bias correction"
+SECOND_ORDER = "second-order rounding"
+
 ALPHAS = (0.5, 0.7, 0.85)
 """Of SmoothQuant; the best ones for transformers lie between (docs/static.md)."""
 
@@ -97,13 +100,20 @@ class Workshop:
         """Some of the samples, from all over the part."""
         feeds = self.part.read(read_signatures(recipe.model))
         count = self.part.count or 0
-        step = max(1, -(-count // MOST_SAMPLES))
-        return islice(feeds, 0, step * MOST_SAMPLES, step)
+        if count <= MOST_SAMPLES:
+            return islice(feeds, MOST_SAMPLES)
+        chosen = {place * count // MOST_SAMPLES for place in range(MOST_SAMPLES)}
+        return (one for at, one in enumerate(feeds) if at in chosen)
 
     def sweep(
-        self, recipe: Recipe, visit: Visit, label: str, *, restarts: Collection[ir.Node] = ()
-    ) -> Recipe:
-        """One sweep over the layers."""
+        self,
+        recipe: Recipe,
+        visits: Mapping[str, Visit],
+        label: str,
+        *,
+        restarts: Collection[ir.Node] = (),
+    ) -> dict[str, Recipe]:
+        """One sweep over the layers, with all visits at once."""
         folder = self.folder / "sweep"
         folder.mkdir()
         results = Path(tempfile.mkdtemp(prefix="tuned-", dir=self.folder))
@@ -111,7 +121,7 @@ class Workshop:
             return sweep(
                 recipe,
                 self.read_feeds(recipe),
-                visit,
+                visits,
                 folder=folder,
                 results=results,
                 track=self.progress(label),
@@ -129,6 +139,8 @@ class Workshop:
         """
         plan = planner.plan()
         activations = plan.decisions.activations
+        if not activations:
+            return Recipe(planner=planner, plan=plan, ranges={})
         probed = add_probes(planner.model, activations, sampled=self.method != "minmax")
         folder = self.folder / "probed"
         folder.mkdir(exist_ok=True)
@@ -146,19 +158,18 @@ Propose = Callable[[Workshop, Recipe], Mapping[str, Recipe]]
 
 @dataclass(frozen=True)
 class Stage:
-    """One technique.
+    """One technique, or several that are tried together.
 
     Attributes:
         name: in reports.
         propose: recipes to try, by a name for each; raises ExecutionError where it cannot.
+        are_steps: whether the recipes are steps that build on each other: each is reported by its
+            own name, and kept if it is better than those before. Otherwise the best is proposed.
     """
 
     name: str
     propose: Propose
-
-
-def _propose_sweep(name: str, visit: Visit) -> Stage:
-    return Stage(name, lambda workshop, recipe: {name: workshop.sweep(recipe, visit, name)})
+    are_steps: bool = False
 
 
 def _equalize(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
@@ -171,7 +182,7 @@ def _equalize(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
 
 def _refine_ranges(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
     search = RangeSearch(recipe.plan, recipe.ranges)
-    workshop.sweep(recipe, search, "range refinement")
+    workshop.sweep(recipe, {"search": search}, "range refinement")
     if search.best == recipe.ranges:
         return {}
     return {"range refinement": replace(recipe, ranges=search.best)}
@@ -187,24 +198,23 @@ def _smooth(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
     }
 
 
-def _round_quickly(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
-    visit = Rounding(shift=_has_few_bits(recipe), sweeps=0, most_inputs=MOST_INPUTS)
-    return {"second-order rounding": workshop.sweep(recipe, visit, "second-order rounding")}
+def _tune_quickly(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
+    rounding = Rounding(shift=_has_few_bits(recipe), sweeps=0, most_inputs=MOST_INPUTS)
+    visits: dict[str, Visit] = {BIAS_CORRECTION: correct_only, SECOND_ORDER: rounding}
+    return workshop.sweep(recipe, visits, "tuning layers")
 
 
-def _round_thoroughly(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
+def _tune_thoroughly(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
     """Weights that keep what a layer gives, and at few bits also undo errors of earlier layers.
 
     The latter is worth 3 dB at 4 bits. At 8 it loses up to 3 dB on other samples than those that
     it was learnt from and those held back, which are often alike (docs/decisions/0027).
     """
-    visits = {"of its own errors": Rounding()}
+    visits: dict[str, Visit] = {BIAS_CORRECTION: correct_only, SECOND_ORDER: Rounding()}
     if _has_few_bits(recipe):
-        visits["of earlier errors, too"] = Rounding(shift=True)
+        visits["rounding against earlier errors"] = Rounding(shift=True)
         visits["AdaRound"] = Rounding(shift=True, adaptive=True)
-    return {
-        name: workshop.sweep(recipe, visit, f"rounding: {name}") for name, visit in visits.items()
-    }
+    return workshop.sweep(recipe, visits, "tuning layers")
 
 
 def _has_few_bits(recipe: Recipe) -> bool:
@@ -214,14 +224,13 @@ def _has_few_bits(recipe: Recipe) -> bool:
 EQUALIZATION = Stage("cross-layer equalization", _equalize)
 RANGE_REFINEMENT = Stage("range refinement", _refine_ranges)
 SMOOTHING = Stage("smoothing", _smooth)
-BIAS_CORRECTION = _propose_sweep("bias correction", correct_only)
-FAST_SECOND_ORDER = Stage("second-order rounding", _round_quickly)
-SECOND_ORDER = Stage("second-order rounding", _round_thoroughly)
+TUNING = Stage("tuning", _tune_quickly, are_steps=True)
+THOROUGH_TUNING = Stage("tuning", _tune_thoroughly, are_steps=True)
 
 LEVELS: Mapping[str, tuple[Stage, ...]] = {
     "fast": (),
-    "balanced": (SMOOTHING, BIAS_CORRECTION, FAST_SECOND_ORDER),
-    "best": (EQUALIZATION, RANGE_REFINEMENT, SMOOTHING, BIAS_CORRECTION, SECOND_ORDER),
+    "balanced": (SMOOTHING, TUNING),
+    "best": (EQUALIZATION, RANGE_REFINEMENT, SMOOTHING, THOROUGH_TUNING),
 }
 """Stages by the level of accuracy, in their order."""
 
@@ -237,35 +246,47 @@ def run_stages(
         recipe: to start from.
         score: of that recipe.
     """
-    reports = []
+    reports: list[StageReport] = []
     for stage in stages:
-        recipe, score, report = _run_stage(stage, workshop, recipe, score)
-        reports.append(report)
+        recipe, score, found = _run_stage(stage, workshop, recipe, score)
+        reports += found
     return recipe, score, tuple(reports)
 
 
 def _run_stage(
     stage: Stage, workshop: Workshop, recipe: Recipe, score: Score
-) -> tuple[Recipe, Score, StageReport]:
+) -> tuple[Recipe, Score, tuple[StageReport, ...]]:
     started = time.monotonic()
     try:
         proposals = stage.propose(workshop, recipe)
+        note = "nothing to do"
     except ExecutionError as error:
-        seconds = time.monotonic() - started
-        return recipe, score, StageReport(stage.name, None, None, False, seconds, error.reason)
-    if not proposals or all(one is recipe for one in proposals.values()):
-        seconds = time.monotonic() - started
-        return recipe, score, StageReport(stage.name, None, None, False, seconds, "nothing to do")
+        proposals, note = {}, error.reason
+    if all(one is recipe for one in proposals.values()):
+        report = StageReport(stage.name, None, None, False, time.monotonic() - started, note)
+        return recipe, score, (report,)
     scores = workshop.trials.measure(proposals, stage.name)
-    name = max(scores, key=lambda one: scores[one].sqnr_db)
-    gain_db = scores[name].sqnr_db - score.sqnr_db
-    kept = gain_db > BETTER_BY_DB  # not where both are infinite
-    report = StageReport(
-        stage.name,
-        scores[name].finite_db,
+    seconds = time.monotonic() - started
+    if not stage.are_steps:
+        name = max(scores, key=lambda one: scores[one].sqnr_db)
+        report = _compare(stage.name, scores[name], score, seconds)
+        report = replace(report, note="" if name == stage.name else name)
+        return (*((proposals[name], scores[name]) if report.kept else (recipe, score)), (report,))
+    reports = []
+    for name, proposal in proposals.items():
+        # They share what takes the time.
+        reports.append(_compare(name, scores[name], score, seconds / len(proposals)))
+        if reports[-1].kept:
+            recipe, score = proposal, scores[name]
+    return recipe, score, tuple(reports)
+
+
+def _compare(name: str, score: Score, before: Score, seconds: float) -> StageReport:
+    gain_db = score.sqnr_db - before.sqnr_db
+    return StageReport(
+        name,
+        score.finite_db,
         gain_db if math.isfinite(gain_db) else None,
-        kept,
-        time.monotonic() - started,
-        "" if name == stage.name else name,
+        gain_db > BETTER_BY_DB,  # not where both are infinite
+        seconds,
     )
-    return (proposals[name], scores[name], report) if kept else (recipe, score, report)

@@ -37,7 +37,7 @@ class Score:
 
     Attributes:
         sqnr_db: of all float outputs together, each counting the same; probabilities as
-            logits. -infinity where the model failed.
+            logits. -infinity where the model failed, NaN where no output holds floats.
         agreement: the lowest share of places where an output that holds scores has its largest at
             the same index; None if there is none.
         accuracy_drop: top-1 accuracy of the float model less that of this one, in points; without
@@ -190,8 +190,8 @@ class _Errors:
 
     @property
     def sqnr_db(self) -> float:
-        """Of all outputs together."""
-        return mean_sqnr_db(self._found.values())
+        """Of all outputs together; NaN without any."""
+        return mean_sqnr_db(self._found.values()) if self._found else math.nan
 
 
 def _score(comparison: Comparison, errors: _Errors, scorer: LabelScorer | None) -> Score:

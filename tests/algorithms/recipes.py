@@ -61,9 +61,10 @@ def run_sweep(
     work, results = folder / "sweep", folder / "tuned"
     work.mkdir()
     results.mkdir(exist_ok=True)
-    return sweep(
-        recipe, samples, visit, folder=work, results=results, track=pass_through, **options
-    )
+    (found,) = sweep(
+        recipe, samples, {"one": visit}, folder=work, results=results, track=pass_through, **options
+    ).values()
+    return found
 
 
 def pass_through(items: Iterable[Any], _count: int | None) -> Iterable[Any]:

@@ -10,12 +10,13 @@ import onnx_ir as ir
 import pytest
 
 from onnxq.algorithms.recipe import apply_recipe
-from onnxq.algorithms.rounding import correct_only
+from onnxq.algorithms.rounding import Rounding, correct_only
+from onnxq.algorithms.sweep import sweep
 from onnxq.algorithms.visits import LayerChange, LayerSample
 from onnxq.apply.weights import parameters_of
 from onnxq.calibration import resolve_ranges
 from onnxq.errors import ExecutionError
-from tests.algorithms.recipes import Feeds, make_recipe, run_exactly, run_sweep
+from tests.algorithms.recipes import Feeds, make_recipe, pass_through, run_exactly, run_sweep
 from tests.apply.calibrated_models import images, weights
 from tests.models import make_model
 
@@ -166,3 +167,21 @@ def test_a_mask_of_infinities_is_no_bias(tmp_path: Path) -> None:
     ]
     recipe = make_recipe(model, samples, tmp_path)
     assert run_sweep(recipe, samples, correct_only, tmp_path).biases == {}
+
+
+def test_visits_that_sweep_together_find_what_each_finds_alone(tmp_path: Path) -> None:
+    samples = images(4)
+    recipe = make_recipe(_build(), samples, tmp_path, weights="int4")
+    visits = {"means": correct_only, "both": Rounding(shift=True), "nothing": _look}
+    work, results = tmp_path / "work", tmp_path / "results"
+    work.mkdir()
+    results.mkdir()
+    together = sweep(recipe, samples, visits, folder=work, results=results, track=pass_through)
+    assert together["nothing"] is recipe
+    for name, visit in visits.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        alone = run_sweep(recipe, samples, visit, folder)
+        assert ir.to_proto(apply_recipe(alone)) == ir.to_proto(apply_recipe(together[name]))
+    assert together["means"].biases.keys() == together["both"].biases.keys()
+    assert not together["means"].weights and together["both"].weights

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import numpy_helper
 
@@ -963,3 +964,24 @@ def _value(model: onnx.ModelProto, name: str, x: np.ndarray) -> np.ndarray:
         exposed.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     return np.asarray(session.run(None, {"x": x})[0])
+
+
+def test_loads_where_weights_are_made_unsigned_at_load(tmp_path: Path) -> None:
+    """``session.x64quantprecision`` renames the zero points of each weight: none may be shared."""
+    model = make_model(
+        "[a] p = Conv(x, w1) r = Relu(p) [b] q = Conv(r, w2) y = Neg(q)",
+        f"{IMAGE} x",
+        f"{IMAGE} y",
+        weights(w1=(CHANNELS, CHANNELS, 1, 1), w2=(CHANNELS, CHANNELS, 1, 1)),
+        opset=21,
+    )
+    quantized = quantize_static(model, tmp_path)
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    session = onnxruntime.InferenceSession(quantized.path, options)
+    feeds = images(1)[0]
+    (plain,), (unsigned,) = quantized.run(feeds), session.run(None, feeds)
+    # The same sums of integers, multiplied by scales in float32: a value between two steps may
+    # be rounded the other way.
+    step, _ = parameters(quantized, "q")
+    np.testing.assert_allclose(unsigned, plain, rtol=0, atol=1.01 * float(step))

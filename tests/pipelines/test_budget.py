@@ -113,6 +113,37 @@ def test_weights_that_are_only_stored_small_are_refused_likewise(tmp_path: Path)
         quantize_static(model, tmp_path, samples, min_sqnr=300.0)
 
 
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        ({"min_sqnr": 20.0}, "no output holds floats, so --min-sqnr has nothing to measure"),
+        ({"min_agreement": 90.0}, "no output holds scores, so --min-agreement has nothing"),
+        ({"max_accuracy_drop": 9.0}, "no output holds scores, so --max-accuracy-drop has nothing"),
+    ],
+    ids=["sqnr", "agreement", "drop"],
+)
+def test_a_limit_that_nothing_measures_is_not_met(
+    limit: dict[str, float], said: str, tmp_path: Path
+) -> None:
+    """The output holds integers, which are equal in both models."""
+    model = make_model(
+        "[a] p = Conv(x, w1) r = Relu(p) [b] q = Conv(r, w2) m = Mul(q, big) y = Cast<to = 6>(m)",
+        f"{IMAGE} x",
+        "int32[N, 24, 8, 8] y",
+        {**weights(w1=(24, 24, 1, 1), w2=(24, 24, 1, 1)), "big": np.float32(0)},
+        opset=21,
+    )
+    with pytest.raises(BudgetError, match=said):
+        quantize_static(model, tmp_path, images(10), **limit)
+
+
+def test_no_choice_is_measured_twice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = _quantize(tmp_path, min_sqnr=sqnr_db_of(_quantize(tmp_path, "plain")) + 3.0)
+    kept = [one.kept_float for one in _curve(found)]
+    assert len(kept) > 2
+    assert len(set(kept)) == len(kept)
+
+
 def test_the_same_budget_gives_the_same_bytes(tmp_path: Path) -> None:
     wanted = sqnr_db_of(_quantize(tmp_path, "plain")) + 3.0
     one, two = (

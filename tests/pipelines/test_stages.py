@@ -105,6 +105,37 @@ def test_the_best_of_several_proposals_is_taken(
     assert found["narrow"].kept
 
 
+def test_steps_are_reported_and_kept_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def propose(_workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
+        return {
+            f"x{factor}": replace(
+                recipe,
+                ranges={
+                    value: (factor * low, factor * high)
+                    for value, (low, high) in recipe.ranges.items()
+                },
+            )
+            for factor in (0.5, 2.0, 0.25)
+        }
+
+    # From ranges that are four times too wide.
+    _use(monkeypatch, Stage("wide", _widen), Stage("steps", propose, are_steps=True))
+    monkeypatch.setattr(stages, "BETTER_BY_DB", -1000.0)
+    found = quantize_static(MODEL, _folder(tmp_path, "steps"), images(10), accuracy="best")
+    reports = _reports(found)
+    assert list(reports) == ["wide", "x0.5", "x2.0", "x0.25"]
+    assert [one.kept for one in reports.values()] == [True] * 4
+    gains = [one.gain_db or 0.0 for one in reports.values()]
+    assert gains[1] > 3.0 and gains[2] < -6.0 and gains[3] > 12.0
+    monkeypatch.setattr(stages, "BETTER_BY_DB", 0.1)
+    _use(monkeypatch, Stage("steps", propose, are_steps=True))
+    found = quantize_static(MODEL, _folder(tmp_path, "narrow"), images(10), accuracy="best")
+    kept = {name: one.kept for name, one in _reports(found).items()}
+    assert not kept["x2.0"], "each is compared with the best before it"
+
+
 def test_a_stage_that_cannot_run_is_told_of(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -114,6 +145,45 @@ def test_a_stage_that_cannot_run_is_told_of(
     _use(monkeypatch, Stage("failing", fail))
     report = _reports(quantize_static(MODEL, tmp_path, images(10), accuracy="best"))["failing"]
     assert (report.kept, report.sqnr_db, report.note) == (False, None, "because")
+
+
+@pytest.mark.parametrize("count", [9, 32, 35, 63, 64, 200])
+def test_sweeps_look_at_as_many_samples_as_they_may(
+    count: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[float] = []
+
+    def look(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
+        seen.extend(float(feeds["x"].max()) for feeds in workshop.read_feeds(recipe))
+        return {}
+
+    total = count + count // 4  # every fifth one is held back
+    samples = [{"x": np.full((1, 24, 8, 8), at, np.float32)} for at in range(total)]
+    _use(monkeypatch, Stage("looking", look))
+    quantize_static(MODEL, tmp_path, samples, accuracy="best")
+    learnt = [at for at in range(total) if not held_back(at)]
+    assert len(seen) == min(len(learnt), stages.MOST_SAMPLES)
+    assert seen == sorted(set(seen)), "each one once"
+    assert set(seen) <= set(learnt)
+    # From all over: of two that follow each other at most a double share is left out.
+    gaps = np.diff([learnt.index(int(one)) for one in (*seen, learnt[-1])])
+    assert gaps.max() <= -(-len(learnt) // stages.MOST_SAMPLES)
+
+
+def test_every_level_runs_where_nothing_is_integer(tmp_path: Path) -> None:
+    """Too few output channels for integers to gain: all weights are only stored small."""
+    model = make_model(
+        "[a] p = Conv<pads = [2, 2, 2, 2]>(x, w1, b1) r = Relu(p)"
+        " [b] q = Conv<pads = [2, 2, 2, 2]>(r, w2, b2) y = Neg(q)",
+        f"{IMAGE} x",
+        "float[N, 8, 8, 8] y",
+        weights(w1=(8, 24, 5, 5), b1=(8,), w2=(8, 8, 5, 5), b2=(8,)),
+        opset=21,
+    )
+    found = quantize_static(model, tmp_path, images(10), accuracy="best")
+    calibration = found.result.plan.calibration
+    assert calibration is not None and not calibration.nodes
+    assert _reports(found)["cross-layer equalization"].note != "nothing to do"
 
 
 @pytest.mark.parametrize("count", [1, 4])
