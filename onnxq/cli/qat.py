@@ -195,7 +195,9 @@ def qat(*, model: Path, reports: tuple[Path, ...], as_json: bool, **values: Any)
         ),
     )
     images = ImageOptions(**{name: values.pop(name) for name in options.IMAGE_NAMES})
-    values["distill_layers"] = options.split_names(values["distill_layers"])
+    values["distill_layers"] = options.split_names(
+        values["distill_layers"], option="--distill-layers", what="tensor"
+    )
     for name in ("bits_weights", "bits_activations"):
         values[name] = None if values[name] is None else int(values[name])
     # Functions of the user may print; standard output is for the result.

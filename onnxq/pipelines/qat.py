@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxq.comparison.labels import Labels, find_labels
 from onnxq.graph.files import ModelFile, load_model, refuse_changed
-from onnxq.graph.output import Output, stage_output, write_model
+from onnxq.graph.output import Output, check_output, stage_output, write_model
 from onnxq.pipelines.calibrate import Progress
 from onnxq.pipelines.common import (
     QuantizationResult,
@@ -78,6 +78,8 @@ def run_qat(
             Reading("--loss", lesson.loss, Kind.CODE),
         ),
     )
+    if lesson.checkpoint is not None:
+        check_output(source, lesson.checkpoint, force=True, option="--checkpoint")
     if lesson.resume and lesson.checkpoint is not None:
         from onnxq.training.checkpoints import check_checkpoint
 
