@@ -19,7 +19,7 @@ from onnxq.algorithms.recipe import Recipe
 from onnxq.graph.constants import add_initializer, constant_tensor
 from onnxq.graph.copies import ModelCopy, copy_model
 from onnxq.graph.names import Names
-from onnxq.graph.offload import offload_weights
+from onnxq.graph.offload import offload_array
 from onnxq.numerics.affine import Array
 from onnxq.numerics.equalization import find_cross_layer_factors
 from onnxq.plan.planner import StaticPlanner
@@ -66,19 +66,27 @@ def equalize(recipe: Recipe, chains: Sequence[Chain], folder: Path) -> StaticPla
         chains: in it.
         folder: for the new weights; must outlive the result.
     """
+    folder.mkdir(exist_ok=True)
     copy = copy_model(recipe.model)
-    weights = {one.node: one.read_weight() for chain in chains for one in chain.layers}
+    names = Names(copy.model)
+    # The end of one chain may be the start of a later one; all else is written at once, so that
+    # memory holds the weights of few layers.
+    waiting = {chain.layers[0].node for chain in chains}
+    weights: dict[ir.Node, Array] = {}
     biases = {one.node: one.read_bias() for chain in chains for one in chain.layers}
     for chain in chains:
+        for layer in chain.layers:
+            if layer.node not in weights:
+                weights[layer.node] = layer.read_weight()
         magnitudes = list(_measure(chain, weights))
         factors = find_cross_layer_factors(magnitudes)
         for index, factor in enumerate(factors):
             _scale(chain.layers[index], chain.layers[index + 1], factor, weights, biases)
-    names = Names(copy.model)
-    for layer in {one.node: one for chain in chains for one in chain.layers}.values():
-        _write(copy, names, layer, weights[layer.node], biases[layer.node])
-    folder.mkdir(exist_ok=True)
-    offload_weights(copy.model, folder)
+        waiting.discard(chain.layers[0].node)
+        for layer in chain.layers:
+            if layer.node not in waiting:
+                weight = weights.pop(layer.node)
+                _write(copy, names, layer, weight, biases[layer.node], folder)
     return recipe.planner.follow(copy)
 
 
@@ -111,9 +119,12 @@ def _scale(
         weights[reader.node] = (by_input * factor[:, None]).reshape(other.shape)
 
 
-def _write(copy: ModelCopy, names: Names, layer: Layer, weight: Array, bias: Array) -> None:
+def _write(
+    copy: ModelCopy, names: Names, layer: Layer, weight: Array, bias: Array, folder: Path
+) -> None:
     value = copy.values[layer.weight.constant.value]
-    value.const_value = ir.Tensor(layer.from_matrices(weight).astype(np.float32), name=value.name)
+    array = layer.from_matrices(weight).astype(np.float32)
+    value.const_value = offload_array(array, folder, name=value.name or "weight")
     node = copy.nodes[layer.node]
     tensor = ir.Tensor(bias.astype(np.float32))
     made = add_initializer(copy.model.graph, tensor, names.new_value(f"{value.name}_bias"))

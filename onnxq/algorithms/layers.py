@@ -213,6 +213,9 @@ def _only_reader(tensor: TensorPlan) -> ir.Node | None:
 def _can_tune(node: ir.Node, weight: TensorPlan) -> bool:
     if weight.dtype != "float" or node.domain or weight.constant.overridable:
         return False
+    read = node.inputs[0]
+    if read is None or read.const_value is not None:
+        return False  # no sample feeds it, and neither does a node
     if node.op_type == "Conv":
         return read_window(node) is not None
     if node.op_type == TRANSPOSED:

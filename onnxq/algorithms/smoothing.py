@@ -20,7 +20,7 @@ from onnxq.calibration import Range
 from onnxq.graph.constants import add_initializer
 from onnxq.graph.copies import ModelCopy, copy_model
 from onnxq.graph.names import Names
-from onnxq.graph.offload import offload_weights
+from onnxq.graph.offload import offload_array
 from onnxq.numerics.affine import Array
 from onnxq.numerics.equalization import find_smooth_factors
 from onnxq.rules.roles import Form
@@ -117,6 +117,7 @@ def smooth(recipe: Recipe, smoothables: Sequence[Smoothable], alpha: float, fold
         alpha: how much moves into the weights.
         folder: for the new weights; must outlive the recipe.
     """
+    folder.mkdir(exist_ok=True)
     copy = copy_model(recipe.model)
     names = Names(copy.model)
     moved: dict[ir.Value, Range] = {}
@@ -130,9 +131,8 @@ def smooth(recipe: Recipe, smoothables: Sequence[Smoothable], alpha: float, fold
         for layer in one.layers:
             weight = layer.from_matrices(layer.read_weight() * factors)
             value = copy.values[layer.weight.constant.value]
-            value.const_value = ir.Tensor(weight, name=value.name)
-    folder.mkdir(exist_ok=True)
-    offload_weights(copy.model, folder)
+            # At once, so that no two weights are in memory.
+            value.const_value = offload_array(weight, folder, name=value.name or "weight")
     planner = recipe.planner.follow(copy)
     plan = planner.plan()
     ranges = {copy.values[value]: found for value, found in recipe.ranges.items()} | moved

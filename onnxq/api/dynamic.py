@@ -81,8 +81,10 @@ def quantize_dynamic(
     from onnxq.targets import find_target
 
     opened = None
-    if calib is not None or reader is not None:
-        sample_options = SampleOptions(limit=samples, seed=seed, skip_bad=skip_bad, images=images)
+    sample_options = SampleOptions(limit=samples, seed=seed, skip_bad=skip_bad, images=images)
+    if calib is None and reader is None:
+        sample_options.refuse_all("--calib or --reader")
+    else:
         opened = open_samples(optional_path(calib), reader=reader, options=sample_options)
     options = DynamicOptions(
         weights=parse_weight_type(weights),

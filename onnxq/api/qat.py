@@ -104,7 +104,9 @@ def quantize_qat(
     return run_qat(
         Path(model),
         optional_path(output),
-        train=open_samples(optional_path(train), reader=reader, options=learnt),
+        train=open_samples(
+            optional_path(train), reader=reader, options=learnt, folder_option="--train DIR"
+        ),
         validation=None if val is None else open_samples(Path(val), options=every),
         start=StartOptions(
             init=optional_path(init),

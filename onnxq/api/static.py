@@ -109,8 +109,10 @@ def quantize_static(
 
     kind = parse_activation_type(activations)
     opened = None
-    if calib is not None or reader is not None:
-        chosen = SampleOptions(limit=samples, seed=seed, skip_bad=skip_bad, images=images)
+    chosen = SampleOptions(limit=samples, seed=seed, skip_bad=skip_bad, images=images)
+    if calib is None and reader is None:
+        chosen.refuse_all("--calib or --reader")
+    else:
         opened = open_samples(optional_path(calib), reader=reader, options=chosen)
     return run_static(
         Path(model),

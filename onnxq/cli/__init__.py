@@ -7,16 +7,19 @@ Only click is imported at start; each command imports what it needs when it runs
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import logging
 import os
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import click
 
+from onnxq.cli.output import describe_full_output, tell
 from onnxq.errors import (
     EXIT_DONE,
     EXIT_ERROR,
@@ -65,6 +68,8 @@ _register_commands()
 
 def main() -> NoReturn:
     """Run the command line and exit with its code; nothing leaves a traceback."""
+    if not _keep_standard_streams():
+        os._exit(_fail("standard output is closed; send it to a file, or to /dev/null", EXIT_USAGE))
     received: list[int] = []
 
     def unwind(number: int, _frame: FrameType | None) -> NoReturn:
@@ -88,10 +93,27 @@ def main() -> NoReturn:
     os._exit(exit_code)
 
 
+def _keep_standard_streams() -> bool:
+    """Have all three open, or the next file that is opened takes the place of one, and its content
+    is what others print there; returns whether standard output was.
+    """
+    is_open = []
+    for number in range(3):
+        try:
+            os.fstat(number)
+            is_open.append(True)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            is_open.append(False)
+    if not is_open[2]:
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115, for as long as this process runs
+    return is_open[1]
+
+
 def run(arguments: list[str]) -> int:
     """Run one command; returns its exit code."""
     if not arguments:  # click has an exit code of its own for this, another in each version
-        click.echo(cli.get_help(click.Context(cli, info_name="onnxq")), err=True)
+        tell(cli.get_help(click.Context(cli, info_name="onnxq")))
         return EXIT_USAGE
     try:
         # Not ``cli.main``, which has an exit code of its own for a closed pipe.
@@ -111,6 +133,11 @@ def run(arguments: list[str]) -> int:
         return EXIT_DONE
     except MemoryError:
         return _fail("not enough memory for this model", EXIT_ERROR)
+    except OSError as error:
+        # Of all writes those of help texts are caught nowhere else.
+        if error.errno == errno.ENOSPC and error.filename is None:
+            return _fail(describe_full_output(error))
+        return _fail(f"internal error, please report it: {type(error).__name__}: {error}")
     except Exception as error:
         return _fail(f"internal error, please report it: {type(error).__name__}: {error}")
     return EXIT_DONE
@@ -123,5 +150,5 @@ def _describe_usage(error: click.ClickException) -> str:
 
 
 def _fail(message: str, exit_code: int = EXIT_ERROR) -> int:
-    click.echo(f"error: {make_printable(message)}", err=True)
+    tell(f"error: {make_printable(message)}")
     return exit_code

@@ -6,6 +6,7 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,8 @@ def compare(
     """
     with hold_signals():
         import onnxq
-        from onnxq.cli.output import make_console, print_json, show_progress
+        from onnxq.cli.output import deliver, make_console, print_json, show_progress
+        from onnxq.pipelines.conflicts import Kind, Reading, Writing, refuse_conflicts
         from onnxq.report.comparison_text import print_comparison
         from onnxq.report.files import (
             append_step_summary,
@@ -94,9 +96,19 @@ def compare(
         )
         from onnxq.samples import ImageOptions
 
-    inputs = [one for one in (float_model, quantized_model, values["labels"]) if one is not None]
     for path in reports:
-        check_report_folder(path, inputs)
+        check_report_folder(path)
+    refuse_conflicts(
+        [Writing("--report", path) for path in reports],
+        (
+            Reading("the file of --labels", values["labels"]),
+            Reading("the float model", float_model, Kind.MODEL),
+            Reading("the quantized model", quantized_model, Kind.MODEL),
+            Reading("--data", values["data"], Kind.SAMPLES),
+            Reading("--reader", values["reader"], Kind.CODE),
+            Reading("--metric", values["metric"], Kind.CODE),
+        ),
+    )
     images = ImageOptions(**{name: values.pop(name) for name in options.IMAGE_NAMES})
     asked = ((name, values.pop(name.replace("-", "_"))) for name, *_ in GATES)
     limits = {name: limit for name, limit in asked if limit is not None}
@@ -111,12 +123,14 @@ def compare(
             **values,
         )
     command = shlex.join(["onnxq", *sys.argv[1:]])
-    if as_json:
-        print_json(make_json(report))
-    else:
-        print_comparison(make_console(), report)
-    for path in reports:
-        write_report(report, path, command=command)
-    append_step_summary(report)
+
+    def show() -> None:
+        if as_json:
+            print_json(make_json(report))
+        else:
+            print_comparison(make_console(), report)
+
+    writers = [partial(write_report, report, path, command=command) for path in reports]
+    deliver(show, (*writers, partial(append_step_summary, report)))
     if not report.is_passed:
         raise click.exceptions.Exit(EXIT_NO)

@@ -30,11 +30,15 @@ def inspect(*, model: Path, plan: str | None, target: str, as_json: bool) -> Non
       onnxq inspect model.onnx --plan dynamic
     """
     with hold_signals():
-        from onnxq.cli.output import make_console, print_json
+        from onnxq.cli.output import deliver, make_console, print_json
         from onnxq.report.text import print_inspection
 
     found = onnxq.inspect(model, plan=plan, target=target)
-    if as_json:
-        print_json(found.to_json())
-    else:
-        print_inspection(make_console(), found)
+
+    def show() -> None:
+        if as_json:
+            print_json(found.to_json())
+        else:
+            print_inspection(make_console(), found)
+
+    deliver(show)

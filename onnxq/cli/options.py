@@ -70,8 +70,15 @@ SELECTORS = combine(INCLUDE, EXCLUDE, OP_TYPES)
 OUTCOME = combine(FORCE, IN_PLACE, DRY_RUN, KEEP_METADATA, JSON)
 
 
-def split_names(values: tuple[str, ...]) -> tuple[str, ...]:
-    """The operators in lists separated by commas.
+def split_names(
+    values: tuple[str, ...], *, option: str = "--op-types", what: str = "operator"
+) -> tuple[str, ...]:
+    """The names in lists separated by commas.
+
+    Args:
+        values: the lists.
+        option: that they were given with, for messages.
+        what: there are names of.
 
     Raises:
         UsageError: there are lists, but no name in them.
@@ -81,7 +88,7 @@ def split_names(values: tuple[str, ...]) -> tuple[str, ...]:
     """
     names = tuple(part.strip() for one in values for part in one.split(",") if part.strip())
     if values and not names:
-        raise UsageError("--op-types names no operator; give some, as Conv,Gemm, or leave it out")
+        raise UsageError(f"{option} names no {what}; give some, as ONE,TWO, or leave it out")
     return names
 
 

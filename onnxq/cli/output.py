@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from onnxq.errors import OnnxqError, OutputError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,6 +31,60 @@ NARROWEST_PIPE = 160
 """Columns of a table that goes into a file or another program, where nothing is too wide."""
 
 
+def deliver(
+    show: Callable[[], None],
+    reports: Iterable[Callable[[], object]] = (),
+    *,
+    written: Path | None = None,
+) -> None:
+    """Print a result and write every report of it: what cannot be written hides nothing else.
+
+    Args:
+        show: prints the result.
+        reports: each writes one.
+        written: a model that is complete by now.
+
+    Raises:
+        OutputError: something could not be written, which all else was done in spite of.
+    """
+    failures = []
+    try:
+        show()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _leave_standard_output()  # whoever read the result has seen enough
+    except OSError as error:
+        failures.append(describe_full_output(error))
+        _leave_standard_output()
+    for write in reports:
+        try:
+            write()
+        except OnnxqError as error:
+            failures.append(str(error))
+    if failures:
+        complete = [] if written is None else [f"{written} is complete"]
+        raise OutputError("; ".join((*failures, *complete)))
+
+
+def describe_full_output(error: OSError) -> str:
+    """Why standard output takes nothing any more."""
+    return f"standard output: cannot be written: {error.strerror or error}"
+
+
+def tell(line: str) -> None:
+    """A line on standard error; nothing where that cannot be written, as the work goes on."""
+    with contextlib.suppress(OSError, ValueError):
+        click.echo(line, err=True)
+
+
+def _leave_standard_output() -> None:
+    """What is still in its buffer would fail again at the end."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
 def make_console() -> Console:
     """A console on standard output."""
     from rich.console import Console
@@ -33,6 +92,9 @@ def make_console() -> Console:
 
     class SafeConsole(Console):
         """Names come from files of others, and a terminal would obey what is in them."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich would end the program, with exit code 1
 
         def render_str(self, text: str, **options: Any) -> Text:
             return super().render_str(_escape_controls(text), **options)
@@ -99,7 +161,7 @@ def show_training() -> Report:
                 told.append(status.seconds)
                 remaining = status.seconds / max(1, status.step) * (status.steps - status.step)
                 line = f"step {status.step} of {status.steps}: {text}, {remaining:.0f} s remain"
-                click.echo(line, err=True)
+                tell(line)
             return
         if not bars:
             bars.append(tqdm(total=status.steps, unit="step", desc="training", leave=False))

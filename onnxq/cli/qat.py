@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,14 @@ def qat(*, model: Path, reports: tuple[Path, ...], as_json: bool, **values: Any)
     require_torch()
     with hold_signals():
         import onnxq
-        from onnxq.cli.output import make_console, print_json, show_progress, show_training
+        from onnxq.cli.output import (
+            deliver,
+            make_console,
+            print_json,
+            show_progress,
+            show_training,
+        )
+        from onnxq.pipelines.conflicts import Kind, Reading, Writing, refuse_conflicts
         from onnxq.report.training import (
             check_training_report,
             print_training,
@@ -170,8 +178,26 @@ def qat(*, model: Path, reports: tuple[Path, ...], as_json: bool, **values: Any)
 
     for path in reports:
         check_training_report(path)
+    refuse_conflicts(
+        (
+            Writing("-o", values["output"], has_data=True),
+            Writing("--checkpoint", values["checkpoint"]),
+            *(Writing("--report", path) for path in reports),
+        ),
+        (
+            Reading("the file of --labels", values["labels"]),
+            Reading("the input model", model, Kind.MODEL),
+            Reading("--train", values["train"], Kind.SAMPLES),
+            Reading("--reader", values["reader"], Kind.CODE),
+            Reading("--val", values["val"], Kind.SAMPLES),
+            Reading("the model of --init", values["init"], Kind.MODEL),
+            Reading("--loss", values["loss"], Kind.CODE),
+        ),
+    )
     images = ImageOptions(**{name: values.pop(name) for name in options.IMAGE_NAMES})
-    values["distill_layers"] = options.split_names(values["distill_layers"])
+    values["distill_layers"] = options.split_names(
+        values["distill_layers"], option="--distill-layers", what="tensor"
+    )
     for name in ("bits_weights", "bits_activations"):
         values[name] = None if values[name] is None else int(values[name])
     # Functions of the user may print; standard output is for the result.
@@ -179,12 +205,15 @@ def qat(*, model: Path, reports: tuple[Path, ...], as_json: bool, **values: Any)
         result = onnxq.quantize_qat(
             model, images=images, progress=show_progress, report=show_training(), **values
         )
-    if as_json:
-        print_json(result.to_json())
-    else:
-        print_training(make_console(), result)
+
+    def show() -> None:
+        if as_json:
+            print_json(result.to_json())
+        else:
+            print_training(make_console(), result)
+
     command = shlex.join(["onnxq", *sys.argv[1:]])
-    for path in reports:
-        write_training_report(result, path, command=command)
+    writers = [partial(write_training_report, result, path, command=command) for path in reports]
+    deliver(show, writers, written=result.output)
     if result.history.stopped == "interrupted":
         raise click.exceptions.Exit(EXIT_INTERRUPTED)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from onnxq.cli import options
+from onnxq.cli.output import tell
 from onnxq.errors import EXIT_DONE, EXIT_USAGE
 from onnxq.runtime.signals import hold_signals
 
@@ -69,23 +71,24 @@ def run(
       onnxq run onnxq.toml --jobs 2
     """
     with hold_signals():
-        from onnxq.cli.output import make_console, print_json
+        from onnxq.cli.output import deliver, make_console, print_json
         from onnxq.report.files import append_step_summary, write_report
         from onnxq.runs import RunOptions, prepare_reports, run_pipeline
 
     run_options = RunOptions(jobs=jobs, force=force, locked=locked)
     pipeline = _read(pipeline_file)
-    prepare_reports(reports)
-    result = run_pipeline(
-        pipeline, options=run_options, tell=lambda line: click.echo(line, err=True)
-    )
-    for path in reports:
-        write_report(result.reports, path, command=f"onnxq run {pipeline_file}")
-    append_step_summary(result.reports, os.environ)
-    if as_json:
-        print_json(result.to_json())
-    else:
-        _print_result(make_console(), result)
+    prepare_reports(reports, pipeline)
+    result = run_pipeline(pipeline, options=run_options, tell=tell)
+
+    def show() -> None:
+        if as_json:
+            print_json(result.to_json())
+        else:
+            _print_result(make_console(), result)
+
+    command = f"onnxq run {pipeline_file}"
+    writers = [partial(write_report, result.reports, path, command=command) for path in reports]
+    deliver(show, (*writers, partial(append_step_summary, result.reports, os.environ)))
     if result.exit_code != EXIT_DONE:
         raise click.exceptions.Exit(result.exit_code)
 
@@ -97,7 +100,7 @@ def _read(path: Path) -> Pipeline:
         return read_pipeline(path)
     except PipelineFileError as error:
         for line in error.lines:
-            click.echo(line, err=True)
+            tell(line)
         raise click.exceptions.Exit(EXIT_USAGE) from error
 
 
@@ -123,6 +126,8 @@ def _print_result(console: Console, result: PipelineResult) -> None:
         )
     console.print(table)
     lines = [f"{one.job.name}: {text}" for one in result.models for text in one.problems]
+    if result.lock_error:
+        lines.append(result.lock_error)
     if lines:
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 

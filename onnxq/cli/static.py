@@ -180,7 +180,7 @@ def static(*, model: Path, as_json: bool, **values: Any) -> None:
     """
     with hold_signals():
         import onnxq
-        from onnxq.cli.output import make_console, print_json, show_progress
+        from onnxq.cli.output import deliver, make_console, print_json, show_progress
         from onnxq.report.text import print_result
         from onnxq.samples import ImageOptions
 
@@ -189,7 +189,11 @@ def static(*, model: Path, as_json: bool, **values: Any) -> None:
     # A reader of the user may print; standard output is for the result.
     with contextlib.redirect_stdout(sys.stderr):
         result = onnxq.quantize_static(model, images=images, progress=show_progress, **values)
-    if as_json:
-        print_json(result.to_json())
-    else:
-        print_result(make_console(), result)
+
+    def show() -> None:
+        if as_json:
+            print_json(result.to_json())
+        else:
+            print_result(make_console(), result)
+
+    deliver(show, written=None if result.size_bytes is None else result.output)

@@ -31,6 +31,15 @@ _FIELDS: dict[int, tuple[int, str]] = {
 }
 """Bits of an element in raw data, and the field for elements that are stored one by one."""
 
+_OTHER_KINDS = (
+    (b"version https://git-lfs", "a pointer of Git LFS; fetch the file with git lfs pull"),
+    (b"<!doctype html", "a web page, not an ONNX model; download the file itself"),
+    (b"<html", "a web page, not an ONNX model; download the file itself"),
+    (b"PK\x03\x04", "an archive, as torch and others write, not an ONNX model; export it as one"),
+    (b"\x89HDF", "a file of HDF5, as Keras writes, not an ONNX model; export it as one"),
+)
+"""What files that are named for models begin with, in small letters but for the last two."""
+
 _KNOWN_TYPES = frozenset(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
 
 
@@ -52,10 +61,7 @@ def parse_model(path: Path) -> onnx.ModelProto:
     try:
         proto.ParseFromString(content)
     except (DecodeError, RecursionError) as error:
-        raise InvalidModelError(
-            f"{path}: not an ONNX model, or cut short (protobuf does not parse); "
-            "export or copy it again"
-        ) from error
+        raise InvalidModelError(f"{path}: {_explain(content)}") from error
     if not proto.ir_version or not proto.HasField("graph") or not proto.opset_import:
         raise InvalidModelError(
             f"{path}: not an ONNX model (no graph, IR version or operator set in it)"
@@ -68,6 +74,15 @@ def parse_model(path: Path) -> onnx.ModelProto:
         if isinstance(body, onnx.GraphProto):
             _check_initializers(path, body)
     return proto
+
+
+def _explain(content: bytes) -> str:
+    """Why a file is no model."""
+    start = content[:64].lstrip()
+    for beginning, what in _OTHER_KINDS:
+        if start.startswith(beginning) or start.lower().startswith(beginning):
+            return f"is {what}"
+    return "not an ONNX model, or cut short (protobuf does not parse); export or copy it again"
 
 
 def refuse_missing(path: Path) -> None:

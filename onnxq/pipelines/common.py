@@ -174,8 +174,8 @@ def choose_destination(
     """
     if in_place and output is not None:
         raise UsageError("--in-place replaces the input; leave out -o")
-    destination = source if in_place else output or default_output(source, kind)
     refuse_missing(source)
+    destination = source if in_place else output or default_output(source, kind)
     if not in_place:
         check_output(source, destination, force=force)
     return destination

@@ -122,6 +122,7 @@ class _Comparing:
         self._refuse_harmful_models()
         reference = Session(self.float_path)
         sessions, notes = self._open_quantized()
+        self._refuse_stranger(reference, sessions[FULL])
         scorers = self._make_scorers(notes)
         found = measure_accuracy(reference, sessions, self._read(reference, "comparing"), scorers)
         feeds = [
@@ -160,6 +161,14 @@ class _Comparing:
         refuse_beyond_memory(
             self.float_path, sum(sizes), advice="free some, or compare on a larger machine"
         )
+
+    def _refuse_stranger(self, reference: Session, quantized: Session) -> None:
+        own, wanted = (sorted(one.name for one in two.inputs) for two in (quantized, reference))
+        if own != wanted:
+            raise InvalidModelError(
+                f"{self.quantized_path}: takes {', '.join(own)}, and {self.float_path} takes "
+                f"{', '.join(wanted)}: they are no two forms of one model; name such"
+            )
 
     def _open_quantized(self) -> tuple[dict[str, Session], list[str]]:
         sessions = {FULL: Session(self.quantized_path)}

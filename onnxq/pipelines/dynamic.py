@@ -20,6 +20,7 @@ from onnxq.pipelines.common import (
     plan_model,
     write_smaller,
 )
+from onnxq.pipelines.conflicts import Kind, Reading, Writing, list_readings, refuse_conflicts
 from onnxq.pipelines.processor import adapt_target, note_products
 from onnxq.pipelines.publishing import publish_verified
 from onnxq.pipelines.round_blocks import BlockRounding
@@ -71,6 +72,13 @@ def run_dynamic(
             f"--calib is for 4-bit weights; {options.weights.value} weights are rounded without "
             "data: leave it out, or calibrate activations with onnxq static"
         )
+    refuse_conflicts(
+        (Writing("-o", destination, has_data=True),),
+        (
+            *list_readings(source, samples, "--calib", in_place=in_place),
+            Reading("--data", data, Kind.SAMPLES),
+        ),
+    )
     evaluation: Evaluation | None = None if data is None else SampleFolder.open(data)
     show = progress or (lambda _label: pass_through)
     with explain_damage(source):

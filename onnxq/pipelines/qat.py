@@ -6,13 +6,13 @@ import hashlib
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxq.comparison.labels import Labels, find_labels
-from onnxq.graph.files import load_model
-from onnxq.graph.output import Output, publish, stage_output, write_model
+from onnxq.graph.files import ModelFile, load_model, refuse_changed
+from onnxq.graph.output import Output, check_output, stage_output, write_model
 from onnxq.pipelines.calibrate import Progress
 from onnxq.pipelines.common import (
     QuantizationResult,
@@ -20,11 +20,15 @@ from onnxq.pipelines.common import (
     pass_through,
     prepare_model,
 )
+from onnxq.pipelines.conflicts import Kind, Reading, Writing, list_readings, refuse_conflicts
+from onnxq.pipelines.publishing import publish_verified
 from onnxq.pipelines.qat_options import LessonOptions, StartOptions
 from onnxq.pipelines.qat_result import TrainingResult
+from onnxq.pipelines.qat_start import refuse_stranger
 from onnxq.pipelines.static import run_static
 from onnxq.plan import DynamicOptions
 from onnxq.runtime.damage import explain_damage
+from onnxq.runtime.memory import refuse_beyond_memory
 from onnxq.runtime.session import Session
 from onnxq.samples import Part, Samples, calibration_part, verification_part
 from onnxq.training.availability import require_torch
@@ -61,8 +65,29 @@ def run_qat(
     """
     require_torch()
     destination = choose_destination(source, output, kind=KIND, in_place=in_place, force=force)
+    refuse_conflicts(
+        (
+            Writing("-o", destination, has_data=True),
+            Writing("--checkpoint", lesson.checkpoint),
+        ),
+        (
+            Reading("the file of --labels", lesson.labels),
+            *list_readings(source, train, "--train", in_place=in_place),
+            Reading("--val", None if validation is None else validation.folder, Kind.SAMPLES),
+            Reading("the model of --init", start.init, Kind.MODEL),
+            Reading("--loss", lesson.loss, Kind.CODE),
+        ),
+    )
+    if lesson.checkpoint is not None:
+        check_output(source, lesson.checkpoint, force=True, option="--checkpoint")
+    if lesson.resume and lesson.checkpoint is not None:
+        from onnxq.training.checkpoints import check_checkpoint
+
+        check_checkpoint(lesson.checkpoint)
+    file = load_model(source)
+    refuse_beyond_memory(source, file.size_bytes, advice="free some, or take onnxq dynamic")
     job = _Job(
-        source=source,
+        file=file,
         train=train,
         validation=validation,
         start=start,
@@ -74,15 +99,17 @@ def run_qat(
     )
     with explain_damage(source), stage_output(destination) as staged:
         result = job.run(staged, force=force, in_place=in_place)
-        publish(staged, replace=force or in_place)
-        return result
+        verification = publish_verified(
+            file, staged, result.verification, force=force, in_place=in_place
+        )
+        return replace(result, output=destination, verification=verification)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
     """One run, with everything that its steps share."""
 
-    source: Path
+    file: ModelFile
     train: Samples
     validation: Samples | None
     start: StartOptions
@@ -92,6 +119,11 @@ class _Job:
     progress: Progress
     report: Callable[..., None]
 
+    @property
+    def source(self) -> Path:
+        """The float model."""
+        return self.file.path
+
     def run(self, staged: Output, *, force: bool, in_place: bool) -> TrainingResult:
         """Start, train, write, choose the better one, verify."""
         work = staged.staged_path.parent / "work"
@@ -99,13 +131,15 @@ class _Job:
         started = self._start(work)
         start_path = self._narrow(self.start.init or work / "start.onnx", work)
         file = load_model(start_path)
-        float_file = load_model(self.source)
+        if self.start.init is not None:
+            refuse_stranger(file.model, start_path, self._simplified(), self.source)
         tuned, held_back = self._train(file.model, work, start_path)
         write_model(file, staged, force=force, in_place=in_place)
         start_db, trained_db = self._measure((start_path, staged.staged_path), held_back)
         kept = tuned.history.gained and self._is_better(start_db, trained_db)
         if tuned.history.gained and not kept:
             write_model(load_model(start_path), staged, force=True, in_place=in_place)
+        refuse_changed(file)
         shutil.rmtree(work)
         return TrainingResult(
             source=self.source,
@@ -116,10 +150,10 @@ class _Job:
             sqnr_db=trained_db if kept else start_db,
             tuned=tuned,
             kept=kept,
-            float_size_bytes=float_file.size_bytes,
+            float_size_bytes=self.file.size_bytes,
             size_bytes=staged.size_bytes(),
-            verification=self._verify(staged, held_back, float_file.size_bytes),
-            notes=self._notes(tuned, kept=kept),
+            verification=self._verify(staged, held_back),
+            notes=self._notes(tuned, kept=kept, start_db=start_db),
         )
 
     def _start(self, work: Path) -> QuantizationResult | None:
@@ -225,19 +259,24 @@ class _Job:
             return True
         return start_db is None or (trained_db is not None and trained_db > start_db)
 
-    def _verify(self, staged: Output, held_back: Part, size_bytes: int) -> Verification:
+    def _verify(self, staged: Output, held_back: Part) -> Verification:
         return verify(
             self.source,
             staged.staged_path,
             data=held_back,
-            hints=find_hints(load_model(self.source).model),
-            size_bytes=size_bytes,
+            hints=find_hints(self.file.model),
+            size_bytes=self.file.size_bytes,
             track=self.progress("comparing"),
             needs_fusion=self.start.init is None and self.start.target.folds_casts,
         )
 
-    def _notes(self, tuned: Tuned, *, kept: bool) -> tuple[str, ...]:
+    def _notes(self, tuned: Tuned, *, kept: bool, start_db: float | None) -> tuple[str, ...]:
         notes = list(tuned.notes)
+        if self.start.init is not None and start_db is not None and start_db < 0:
+            notes.append(
+                f"WARNING: {self.start.init} has {start_db:.1f} dB before training, which is more "
+                f"noise than signal: is it a form of {self.source}?"
+            )
         stopped = tuned.history.stopped
         if stopped:
             notes.append(f"{stopped}: the best so far was taken")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnxq.errors import OutputError, UsageError
+from onnxq.errors import UsageError
 from onnxq.graph.output import check_output
 from onnxq.ranges import DEFAULT_PERCENTILE, check_percentile, find_method
 
@@ -54,7 +54,6 @@ class RangeFiles:
     def check(
         self,
         source: Path,
-        destination: Path,
         options: RangeOptions,
         *,
         has_samples: bool,
@@ -74,5 +73,3 @@ class RangeFiles:
             raise UsageError("--ranges brings its own method: leave out --method")
         if self.save is not None:
             check_output(source, self.save, force=force, option="--save-ranges")
-            if self.save.resolve() == destination.resolve():
-                raise OutputError(f"{self.save}: is where the model goes; name another file")

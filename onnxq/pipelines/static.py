@@ -32,6 +32,7 @@ from onnxq.pipelines.common import (
     plan_model,
     write_smaller,
 )
+from onnxq.pipelines.conflicts import Reading, Writing, list_readings, refuse_conflicts
 from onnxq.pipelines.improve import Improved, choose_level, improve
 from onnxq.pipelines.processor import adapt_target, note_products
 from onnxq.pipelines.publishing import publish_verified
@@ -80,9 +81,17 @@ def run_static(
     level = choose_level(accuracy, has_ranges=files.load is not None)
     if not dry_run:
         asked = range_options or RangeOptions()
-        files.check(source, destination, asked, has_samples=samples is not None, force=force)
+        files.check(source, asked, has_samples=samples is not None, force=force)
         if samples is None:
             _check_nothing_is_measured(level, budget or Budget())
+    refuse_conflicts(
+        (Writing("-o", destination, has_data=True), Writing("--save-ranges", files.save)),
+        (
+            Reading("the file of --ranges", files.load),
+            Reading("the file of --labels", None if budget is None else budget.labels),
+            *list_readings(source, samples, "--calib", in_place=in_place),
+        ),
+    )
     with explain_damage(source):
         file, selection = open_float_model(
             source, options.uncalibrated, keep_metadata=keep_metadata

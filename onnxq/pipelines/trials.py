@@ -56,6 +56,10 @@ class Score:
 
 FAILED = Score(-math.inf)
 
+LARGE_BYTES = 500_000_000
+"""Float models from this size on have their recipes measured one after the other: each holds as
+much as the float model, or a quarter of that, and memory has to hold few of them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trials:
@@ -116,8 +120,14 @@ class Trials:
             return Session(path, lean=True, keeps_float_layers=keeps_float_layers)
 
         folder.mkdir()
+        groups = [recipes]
+        if self.file.size_bytes >= LARGE_BYTES:
+            groups = [{name: recipe} for name, recipe in recipes.items()]
         try:
-            return self._compare(recipes, label, open_session)
+            scores: dict[str, Score] = {}
+            for group in groups:
+                scores |= self._compare(group, label, open_session)
+            return scores
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

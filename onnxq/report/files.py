@@ -39,21 +39,18 @@ def check_report_path(path: Path) -> None:
         require_jinja()
 
 
-def check_report_folder(path: Path, inputs: Sequence[Path] = ()) -> None:
+def check_report_folder(path: Path) -> None:
     """Refuse before the work what would fail after it, also for want of a folder.
 
     Args:
         path: of the report.
-        inputs: files that are read, and that it must not replace.
 
     Raises:
         UsageError: as for ``check_report_path``.
-        OutputError: there is no folder for it, it is one, or it is an input.
+        OutputError: there is no folder for it, or it is one.
     """
     check_report_path(path)
     try:
-        if any(one.exists() and path.exists() and one.samefile(path) for one in inputs):
-            raise OutputError(f"{path}: is an input of the comparison; name another file")
         reason = "" if path.parent.is_dir() else f"there is no folder {path.parent}"
         reason = "it is a folder" if path.is_dir() else reason
     except OSError as error:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from onnxq.errors import OutputError
 from onnxq.report.files import check_report_path
+from onnxq.runs.jobs import Pipeline
+from onnxq.runs.places import refuse_reports
 
 
-def prepare_reports(paths: Iterable[Path]) -> None:
+def prepare_reports(paths: Sequence[Path], pipeline: Pipeline) -> None:
     """Refuse before the work what would fail after it, and make the folders of reports.
+
+    Args:
+        paths: of reports of the whole run.
+        pipeline: with all the files that they must not replace.
 
     Raises:
         UsageError: no format has such an ending.
-        OutputError: a folder cannot be made.
+        OutputError: a folder cannot be made, or a report would replace something else.
     """
     for path in paths:
         check_report_path(path)
+    refuse_reports(pipeline, paths)
+    for path in paths:
         make_folder(path)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from onnxq.errors import OnnxqError
 from onnxq.graph.output import check_output
-from onnxq.runs.jobs import ModelJob, Pipeline
+from onnxq.pipelines.conflicts import Kind, Reading, Writing, find_conflict, refuse_conflicts
+from onnxq.runs.jobs import ModelJob, Pipeline, SampleChoice
 from onnxq.runs.keys import KEYS, STATIC
 from onnxq.runs.settings import Settings
 
@@ -48,20 +49,33 @@ def check_places(path: Path, jobs: Sequence[Job]) -> None:
         jobs: all that are clear.
     """
     pipeline = Pipeline(path, tuple(job for _, job in jobs))
-    kept = {path.resolve(): "the pipeline file", pipeline.lock_path.resolve(): "the lock"}
-    for _, job in jobs:
-        for what, file in _read(job):
-            kept[(pipeline.folder / file).resolve()] = f"the {what} of '{job.name}'"
-    taken: dict[Path, str] = {}
+    readings = _list_readings(pipeline)
+    taken = [Writing("the lock", pipeline.lock_path)]
     for settings, job in jobs:
         for key, file in _written(job):
-            place = (pipeline.folder / file).resolve()
-            other = kept.get(place) or taken.get(place)
-            if other is not None:
+            place = pipeline.folder / file
+            other = find_conflict(place, readings, taken)
+            if other:
                 settings.note(f"{key}: {file} is {other}; name another file", key, "source")
                 continue
-            taken[place] = f"the {key} of '{job.name}'"
+            taken.append(_describe_writing(key, place, job))
             _check_writable(settings, job, key, file, pipeline.folder)
+
+
+def refuse_reports(pipeline: Pipeline, reports: Sequence[Path]) -> None:
+    """Refuse reports of the whole run in places of other files.
+
+    Raises:
+        OutputError: one is a file of the pipeline, or two are the same.
+    """
+    own = [
+        _describe_writing(key, pipeline.folder / file, job)
+        for job in pipeline.jobs
+        for key, file in _written(job)
+    ]
+    named = [Writing("--report", path) for path in reports]
+    lock = Writing("the lock", pipeline.lock_path)
+    refuse_conflicts((lock, *own, *named), _list_readings(pipeline))
 
 
 def check_inputs(settings: Settings, folder: Path) -> None:
@@ -85,12 +99,41 @@ def check_inputs(settings: Settings, folder: Path) -> None:
         _expect(settings, "budget", folder / labels.value, "file", labels.value)
 
 
-def _read(job: ModelJob) -> Iterator[Place]:
-    yield "source", job.source
-    if job.calibration is not None and job.calibration.load is not None:
-        yield "ranges", job.calibration.load
-    if job.evaluation is not None and job.evaluation.options.labels is not None:
-        yield "labels", job.evaluation.options.labels
+def _list_readings(pipeline: Pipeline) -> tuple[Reading, ...]:
+    """All that is read, each file once where several models name it."""
+    every = [Reading("the pipeline file", pipeline.path.resolve())]
+    for job in pipeline.jobs:
+        every += (
+            Reading(f"{what} of '{job.name}'", name, kind, pipeline.folder)
+            for what, name, kind in _read(job)
+        )
+    named = {(one.kind, one.name): one for one in reversed(every) if one.name is not None}
+    # What was named by itself is called so, not one of the files beside samples.
+    return tuple(sorted(named.values(), key=lambda one: one.kind is Kind.SAMPLES))
+
+
+def _read(job: ModelJob) -> Iterator[tuple[str, Path | str | None, Kind]]:
+    yield "the source", job.source, Kind.MODEL
+    if job.calibration is not None:
+        yield "the ranges", job.calibration.load, Kind.FILE
+        yield "the labels", job.calibration.budget.labels, Kind.FILE
+        yield from _read_samples(job.calibration.samples, "calib", "reader")
+    if job.evaluation is not None:
+        yield "the labels", job.evaluation.options.labels, Kind.FILE
+        yield "metric", job.evaluation.options.metric, Kind.CODE
+        yield from _read_samples(job.evaluation.samples, "eval", "eval_reader")
+
+
+def _read_samples(
+    samples: SampleChoice | None, folder: str, reader: str
+) -> Iterator[tuple[str, Path | str | None, Kind]]:
+    if samples is not None:
+        yield folder, samples.folder, Kind.SAMPLES
+        yield reader, samples.reader, Kind.CODE
+
+
+def _describe_writing(key: str, path: Path, job: ModelJob) -> Writing:
+    return Writing(f"the {key} of '{job.name}'", path, has_data=key == "output")
 
 
 def _written(job: ModelJob) -> Iterator[Place]:

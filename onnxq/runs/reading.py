@@ -56,12 +56,12 @@ def _parse(path: Path) -> tuple[str, Mapping[str, Any]]:
     try:
         text = read_small(path).decode("utf-8").replace("\r\n", "\n")
     except OSError as error:
-        raise PipelineFileError(
-            path, [Problem(1, f"cannot be read: {error.strerror or error}")]
-        ) from error
+        reason = f"cannot be read: {error.strerror or error}; name the pipeline file, a .toml"
+        raise PipelineFileError(path, [Problem(1, reason)]) from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise PipelineFileError(path, [Problem(line, "is not UTF-8 text")]) from error
+        reason = "is not UTF-8 text; name the pipeline file, a .toml"
+        raise PipelineFileError(path, [Problem(line, reason)]) from error
     try:
         return text, tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -123,15 +123,18 @@ class PipelineResult:
     Attributes:
         path: of the pipeline file.
         models: in its order.
+        lock_error: why the lock could not be written; empty if it was.
     """
 
     path: Path
     models: tuple[ModelResult, ...]
+    lock_error: str = ""
 
     @property
     def exit_code(self) -> int:
         """The worst of all."""
-        return max((one.exit_code for one in self.models), default=EXIT_DONE)
+        own = EXIT_ERROR if self.lock_error else EXIT_DONE
+        return max((own, *(one.exit_code for one in self.models)))
 
     @property
     def reports(self) -> tuple[ComparisonReport, ...]:
@@ -144,6 +147,7 @@ class PipelineResult:
             "schema_version": 1,
             "pipeline": str(self.path),
             "exit_code": self.exit_code,
+            "lock_error": self.lock_error or None,
             "models": [one.to_json() for one in self.models],
         }
 

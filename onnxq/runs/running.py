@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
-from onnxq.errors import EXIT_NO, UsageError
+from onnxq.errors import EXIT_NO, OutputError, UsageError
 from onnxq.runs.differences import find_differences
 from onnxq.runs.jobs import ModelJob, Pipeline
 from onnxq.runs.lock import LockEntry, read_lock, write_lock
@@ -58,7 +58,6 @@ def run_pipeline(
     Raises:
         UsageError: the lock is to be checked, and there is none.
         DataError: the lock is damaged.
-        OutputError: the lock cannot be written.
     """
     options = options or RunOptions()
     if options.locked and not pipeline.lock_path.is_file():
@@ -75,7 +74,8 @@ def run_pipeline(
     with contextlib.closing(run(tasks, jobs=options.jobs)) as messages:
         for index, message in messages:
             running.take(index, message)
-    return PipelineResult(pipeline.path, tuple(running.results[i] for i in range(len(tasks))))
+    results = tuple(running.results[index] for index in range(len(tasks)))
+    return PipelineResult(pipeline.path, results, running.lock_error)
 
 
 @dataclass
@@ -87,6 +87,7 @@ class _Running:
     lock: dict[str, LockEntry]
     tell: Tell
     results: dict[int, ModelResult] = field(default_factory=dict)
+    lock_error: str = ""
 
     def take(self, index: int, message: Message) -> None:
         """Tell of a step, or record a result."""
@@ -134,7 +135,11 @@ class _Running:
         self.lock[job.key] = entry
         # In the order of the pipeline file, without models that are not in it any more.
         kept = {one.key: self.lock[one.key] for one in self.pipeline.jobs if one.key in self.lock}
-        write_lock(kept, self.pipeline.lock_path)
+        try:
+            write_lock(kept, self.pipeline.lock_path)
+            self.lock_error = ""
+        except OutputError as error:  # what became of the models is told all the same
+            self.lock_error = str(error)
 
     def _tell(self, index: int, text: str) -> None:
         name = self.pipeline.jobs[index].name

@@ -6,7 +6,8 @@ from functools import cache
 
 import numpy as np
 import onnx
-import onnxruntime
+
+from onnxq.runtime.library import onnxruntime
 
 _ROWS = (1, 8)
 """One row has a kernel of its own."""

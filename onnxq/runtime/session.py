@@ -10,9 +10,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from onnxq.errors import ExecutionError
+from onnxq.runtime.library import onnxruntime
 
 Feeds = Mapping[str, npt.NDArray[Any]]
 

@@ -46,7 +46,7 @@ class SampleFolder:
         listing = list_samples(path)
         files = tuple(one.path for one in listing.files if one.kind in (Kind.NPZ, Kind.NPY))
         if not files:
-            raise DataError(f"{path}: holds no .npz or .npy samples")
+            raise DataError(f"{path}: holds no .npz or .npy samples; name the folder that does")
         return cls(path, files)
 
     @property

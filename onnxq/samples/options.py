@@ -75,6 +75,24 @@ class SampleOptions:
         if self.limit is not None and self.limit < 1:
             raise UsageError(f"--samples {self.limit}: give 1 or more, or leave it out for all")
 
+    def refuse_all(self, source: str) -> None:
+        """Refuse every option that was given, for want of samples.
+
+        Args:
+            source: options that samples would come from.
+
+        Raises:
+            UsageError: one was given.
+        """
+        images, defaults = self.images or ImageOptions(), ImageOptions()
+        given = {"samples": self.limit, "seed": self.seed, "skip-bad": self.skip_bad} | {
+            name: None if value == getattr(defaults, name) else value
+            for name, value in vars(images).items()
+        }
+        for name, value in given.items():
+            if value:
+                raise UsageError(f"--{name} has no meaning without {source}: leave it out")
+
 
 def _refuse_values(option: str, values: tuple[float, ...]) -> None:
     if len(values) not in (1, 3) or not all(math.isfinite(value) for value in values):

@@ -57,6 +57,11 @@ class Samples:
         return self._source.path if isinstance(self._source, FolderSource) else None
 
     @property
+    def reader(self) -> str | None:
+        """The name of the function that gives them; None for a folder."""
+        return self._source.name if isinstance(self._source, ReaderSource) else None
+
+    @property
     def count(self) -> int | None:
         """How many samples there are, bad ones included; None for a reader."""
         return self._source.count
@@ -139,7 +144,11 @@ class Samples:
 
 
 def open_samples(
-    path: Path | None, *, reader: str | None = None, options: SampleOptions | None = None
+    path: Path | None,
+    *,
+    reader: str | None = None,
+    options: SampleOptions | None = None,
+    folder_option: str = "--calib or --data DIR",
 ) -> Samples:
     """Samples of a folder, or of a function of the user.
 
@@ -147,6 +156,7 @@ def open_samples(
         path: the folder; None with ``reader``.
         reader: 'module:function' or 'path/to/file.py:function'; None with ``path``.
         options: None for the defaults.
+        folder_option: that names the folder, for messages.
 
     Raises:
         UsageError: both are given, or none; the reader does not exist.
@@ -155,7 +165,7 @@ def open_samples(
     options = SampleOptions() if options is None else options
     if (path is None) == (reader is None):
         raise UsageError(
-            "samples come from a folder (--calib or --data DIR) or from --reader: give one of both"
+            f"samples come from a folder ({folder_option}) or from --reader: give one of both"
         )
     source: Source
     if reader is not None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -53,6 +54,29 @@ def load_function(option: str, name: str) -> UserFunction:
     if not callable(function):
         raise UsageError(f"{what}: '{module_name}' has no function '{function_name}'")
     return UserFunction(name, function, folder)
+
+
+def find_source(name: str, folder: Path) -> Path | None:
+    """The file with the code of a function, found without running any of it.
+
+    Args:
+        name: 'module:function' or 'path/to/file.py:function'.
+        folder: that a path is relative to, and from which modules are imported first.
+
+    Returns:
+        None where there is none; a function may also be built in.
+    """
+    module = name.rpartition(":")[0]
+    if module.endswith(".py"):
+        return folder / module
+    places: list[str] = [str(folder.resolve()), *sys.path]
+    spec = None
+    for part in module.split("."):
+        spec = PathFinder.find_spec(part, places)
+        if spec is None:
+            return None
+        places = list(spec.submodule_search_locations or ())
+    return None if spec is None or spec.origin is None else Path(spec.origin)
 
 
 @contextmanager

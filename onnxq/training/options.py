@@ -50,7 +50,9 @@ class TrainingOptions:
             if number is not None and not (math.isfinite(number) and number > 0):
                 raise UsageError(f"{option} {number}: give a number above 0")
         if not (math.isfinite(self.gradient_clipping) and self.gradient_clipping >= 0):
-            raise UsageError("--gradient-clipping: give 0, for none, or a number above it")
+            raise UsageError(
+                f"--gradient-clipping {self.gradient_clipping}: give 0, for none, or a number above"
+            )
 
 
 DEFAULT_STEPS = 600

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from onnxq.errors import DataError
 from onnxq.training.examples import Example, Examples, make_batches
 from onnxq.training.losses import Loss
 from onnxq.training.optimizer import Optimizer
@@ -260,6 +261,15 @@ class Trainer:
         )
 
     def _resume(self, saved: dict[str, Any]) -> tuple[Optimizer, int]:
+        try:
+            return self._restore(saved)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise DataError(
+                "the checkpoint lacks something or does not fit "
+                f"({type(error).__name__}: {error}); leave out --resume to start anew"
+            ) from error
+
+    def _restore(self, saved: dict[str, Any]) -> tuple[Optimizer, int]:
         history = self.history
         history.points = [Point(**point) for point in saved["points"]]
         history.best, history.factor = saved["best"], saved["factor"]

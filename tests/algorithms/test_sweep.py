@@ -185,3 +185,19 @@ def test_visits_that_sweep_together_find_what_each_finds_alone(tmp_path: Path) -
         assert ir.to_proto(apply_recipe(alone)) == ir.to_proto(apply_recipe(together[name]))
     assert together["means"].biases.keys() == together["both"].biases.keys()
     assert not together["means"].weights and together["both"].weights
+
+
+@pytest.mark.parametrize("overridable", [False, True])
+def test_a_layer_that_reads_a_constant_is_left_alone(overridable: bool, tmp_path: Path) -> None:
+    """Nothing feeds it: the corpus of onnx has such Gemms, with a matrix and a bias that is fed."""
+    model = make_model(
+        "[a] p = MatMul(c, w) y = Add(x, p)",
+        "float[4, 256] x" + (", float[4, 256] c" if overridable else ""),
+        "float[4, 256] y",
+        weights(c=(4, 256), w=(256, 256)),
+        opset=21,
+    )
+    samples = [{"x": np.ones((4, 256), np.float32)}]
+    recipe = make_recipe(model, samples, tmp_path)
+    assert [one.constant.value.name for one in recipe.plan.changes].count("w") == 1
+    assert run_sweep(recipe, samples, correct_only, tmp_path) is recipe

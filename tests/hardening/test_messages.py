@@ -41,6 +41,14 @@ CALLS: tuple[tuple[tuple[str, ...], int, str], ...] = (
     ((*PAIR, "--labels", ""), 2, "'--labels': is empty"),
     ((*PAIR, "--report", ""), 2, "'--report': is empty"),
     (("run", ""), 2, "is empty"),
+    (("dynamic", "."), 3, ".: is a directory; name the .onnx file inside it"),
+    (("static", "cnn.onnx", "--reader", ""), 2, "--reader : give module:function"),
+    # Files that are no models, and options that would change nothing.
+    (("dynamic", "pointer.onnx"), 3, "pointer.onnx: is a pointer of Git LFS; fetch the file"),
+    (("dynamic", "page.onnx"), 3, "page.onnx: is a web page, not an ONNX model"),
+    (("inspect", "torch.onnx"), 3, "torch.onnx: is an archive, as torch and others write"),
+    (("dynamic", "cnn.onnx", "--samples", "5"), 2, "--samples has no meaning without --calib or"),
+    (("dynamic", "cnn.onnx", "--mean", "0.5"), 2, "--mean has no meaning without --calib or"),
     # A model that is not there is said before anything about the output.
     (("dynamic", "no/in.onnx"), 3, "no/in.onnx: no such file; check the path of the model"),
     (("static", "no/in.onnx", *CALIB), 3, "no/in.onnx: no such file; check the path"),
@@ -67,6 +75,11 @@ CALLS: tuple[tuple[tuple[str, ...], int, str], ...] = (
         "no.json: cannot be read as saved ranges: No such file or directory; name a file of",
     ),
     # Comparing.
+    (
+        ("compare", "cnn.onnx", "mlp.onnx", "--data", "data"),
+        3,
+        "mlp.onnx: takes pixels, and cnn.onnx takes image: they are no two forms of one model; ",
+    ),
     ((*PAIR, "--threads", "1000000"), 2, "--threads 1000000: give at most 1024"),
     (
         (*PAIR, "--labels", "no.json"),
@@ -78,9 +91,24 @@ CALLS: tuple[tuple[tuple[str, ...], int, str], ...] = (
     (
         (*PAIR, "--labels", "deep.json", "--report", "deep.json"),
         3,
-        "deep.json: is an input of the comparison; name another file",
+        "deep.json: is the file of --labels; name another file with --report",
     ),
     ((*PAIR, "--report", "no/r.json"), 3, "there is no folder no; name another file"),
+)
+
+QAT = ("qat", "cnn.onnx", "--train", "data")
+QAT_CALLS: tuple[tuple[tuple[str, ...], int, str], ...] = (
+    (("qat", ""), 2, "'MODEL': is empty"),
+    (("qat", "cnn.onnx"), 2, "samples come from a folder (--train DIR) or from --reader"),
+    ((*QAT, "--checkpoint", "no/c"), 3, "no/c: the folder no does not exist; create it first"),
+    ((*QAT, "--checkpoint", "data"), 3, "data: is a directory; name a file with --checkpoint"),
+    ((*QAT, "--distill-layers", ","), 2, "--distill-layers names no tensor"),
+    ((*QAT, "--gradient-clipping", "-1"), 2, "--gradient-clipping -1.0: give 0, for none, or a"),
+    ((*QAT, "--init", "cnn.onnx"), 3, "cnn.onnx: is not quantized"),
+    ((*QAT, "--resume"), 2, "--resume goes on from a checkpoint: name it with --checkpoint FILE"),
+    ((*QAT, "--resume", "--checkpoint", "no"), 3, "no: no such checkpoint; leave out --resume"),
+    ((*QAT, "--loss", "no.py:f"), 2, "--loss no.py:f: no file no.py"),
+    ((*QAT, "--labels", "no.json"), 3, "no.json: cannot be read as labels"),
 )
 
 
@@ -91,17 +119,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (path / f"{name}.onnx").write_bytes((SAMPLE_MODELS / f"{name}.onnx").read_bytes())
     (path / "data").symlink_to(CALIB_DATA / "cnn" / "calib")
     (path / "deep.json").write_text("[" * 100_000)
+    (path / "pointer.onnx").write_text("version https://git-lfs.github.com/spec/v1\nsize 3\n")
+    (path / "page.onnx").write_text("\n<!DOCTYPE html><html>Not found</html>")
+    (path / "torch.onnx").write_bytes(b"PK\x03\x04 and so on")
     return path
 
 
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "part"),
-    CALLS,
-    ids=[" ".join(call)[:60] or "nothing" for call, *_ in CALLS],
+    CALLS + QAT_CALLS,
+    ids=[" ".join(call)[:60] or "nothing" for call, *_ in CALLS + QAT_CALLS],
 )
 def test_wrong_call(
     arguments: tuple[str, ...], exit_code: int, part: str, folder: Path, run_here: Run
 ) -> None:
+    if arguments[:1] == ("qat",):
+        pytest.importorskip("torch")
     before = sorted(folder.iterdir())
     result = run_here(*arguments, cwd=folder)
     if arguments:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 from onnxq.errors import UnsupportedModelError, make_printable
 from onnxq.graph import small_files
 from onnxq.runtime import memory
-from tests.cli.running import SAMPLE_MODELS, assert_refused, list_files, onnxq
+from tests.cli.running import REPOSITORY, SAMPLE_MODELS, assert_refused, list_files, onnxq
 from tests.models import float_weight, make_model, matmul_model, save, save_external
 
 Run = Callable[..., CompletedProcess[str]]
@@ -251,3 +253,23 @@ def test_name_of_a_file_that_is_no_text(tmp_path: Path) -> None:
         result = onnxq("dynamic", path, *extra, cwd=tmp_path)
         # onnxruntime opens no such file, which is said.
         assert_refused(result, 3, "onnxruntime cannot load it")
+
+
+# Telemetry.
+
+
+def test_telemetry_is_off_before_the_first_model() -> None:
+    """Wherever onnxruntime is used, the module that switches it off was imported."""
+    code = (
+        "import onnxruntime; calls = []; "
+        "onnxruntime.disable_telemetry_events = lambda: calls.append('off'); "
+        "import onnxq.runtime.session, onnxq.runtime.processor; print(*calls)"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert told.stdout == "off\n"
+    direct = re.compile(r"^\s*(import|from) onnxruntime\b", re.MULTILINE)
+    package = REPOSITORY / "onnxq"
+    users = [path for path in package.rglob("*.py") if direct.search(path.read_text("utf-8"))]
+    assert users == [package / "runtime" / "library.py"]

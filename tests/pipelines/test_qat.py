@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -15,8 +16,10 @@ import pytest
 pytest.importorskip("torch")
 
 import onnxq
-from onnxq.errors import DataError, UnsupportedModelError, UsageError
+from onnxq.errors import DataError, InvalidModelError, UnsupportedModelError, UsageError
 from onnxq.pipelines.qat_result import TrainingResult
+from onnxq.training import fine_tuning
+from onnxq.training.checkpoints import save_checkpoint
 from tests.apply.calibrated_models import save_samples
 from tests.models import make_model, save
 from tests.training.quantized_models import network, quantize, samples
@@ -154,13 +157,93 @@ def test_usage_is_refused(folder: Path, options: dict[str, Any], reason: str) ->
 
 
 def test_a_missing_operator_is_named_before_training(folder: Path) -> None:
-    model = make_model("a = Det(x) y = Neg(a)", "float[2, 2] x", "float y")
-    save(model, folder / "net.onnx")
-    save(model, folder / "start.onnx")
+    ends = ("float[2, 2] x", "float y")
+    save(make_model("a = Det(x) y = Neg(a)", *ends), folder / "net.onnx")
+    quantized = """a = Det(x) b = Neg(a)
+                   q = QuantizeLinear(b, scale, zero) y = DequantizeLinear(q, scale, zero)"""
+    constants = {"scale": np.float32(0.1), "zero": np.int8(0)}
+    save(make_model(quantized, *ends, constants), folder / "start.onnx")
     shutil.rmtree(folder / "samples")
     save_samples([{"x": np.eye(2, dtype=np.float32)}], folder / "samples")
     with pytest.raises(UnsupportedModelError, match="no operator Det"):
         train(folder)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "ends", "reason"),
+    [
+        pytest.param(
+            "y = Conv(image, w)",
+            ("float[N, 24, 8, 8] image", "float[N, 4, 8, 8] y"),
+            "its inputs are image, and there they are x",
+            id="input",
+        ),
+        pytest.param(
+            "z = Conv(x, w)",
+            ("float[N, 24, 8, 8] x", "float[N, 4, 8, 8] z"),
+            "its outputs are z, and there they are y",
+            id="output",
+        ),
+        pytest.param(
+            "y = Conv(x, w)",
+            ("float[N, 24, 16, 16] x", "float[N, 4, 16, 16] y"),
+            r"input 'x' is float\[N,24,16,16\], and there it is float\[N,24,8,8\]",
+            id="shape",
+        ),
+        pytest.param(
+            "z = Conv(x, w) g = GlobalAveragePool(z) y = Flatten(g)",
+            ("float[N, 24, 8, 8] x", "float[N, 48] y"),
+            r"output 'y' is float\[N,48\], and there it is float\[N,12\]",
+            id="shape of output",
+        ),
+    ],
+)
+def test_a_start_that_is_of_another_model(
+    folder: Path, nodes: str, ends: tuple[str, str], reason: str
+) -> None:
+    weight = np.ones((48, 24, 1, 1), np.float32)
+    save(make_model(nodes, *ends, {"w": weight}), folder / "other.onnx")
+    onnxq.quantize_dynamic(folder / "other.onnx", folder / "start.onnx", force=True)
+    with pytest.raises(UnsupportedModelError, match=f"no quantized form of .*net.onnx: {reason};"):
+        train(folder)
+    assert not (folder / "out.onnx").exists()
+
+
+def test_a_start_with_weights_of_other_shapes(folder: Path) -> None:
+    model = onnx.load(folder / "start.onnx")
+    for one in model.graph.initializer:
+        if one.name.startswith("w2_"):
+            one.CopyFrom(onnx.helper.make_tensor(one.name, one.data_type, (8, 8), [1] * 64))
+    save(model, folder / "start.onnx")
+    with pytest.raises(UnsupportedModelError, match=r"weight 'w2_\w+' is 8x8, and .* 32x32x1x1"):
+        train(folder)
+
+
+def test_a_start_that_is_not_quantized(folder: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"net\.onnx: is not quantized"):
+        train(folder, init=folder / "net.onnx")
+
+
+def test_a_model_that_changes_while_it_is_trained(folder: Path) -> None:
+    def touch(_status: object) -> None:
+        os.utime(folder / "net.onnx", (1, 1))
+
+    with pytest.raises(InvalidModelError, match=r"net\.onnx: has changed while it was worked on"):
+        train(folder, report=touch)
+    assert not (folder / "out.onnx").exists()
+
+
+def test_a_checkpoint_of_other_tensors(folder: Path) -> None:
+    train(folder, checkpoint=folder / "checkpoint")
+    fingerprint = "of the same training"
+    for state in ({}, {"points": [], "best": 0}, {"points": 3}):
+        save_checkpoint(folder / "checkpoint", state, fingerprint)
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            pytest.raises(DataError, match="the checkpoint lacks something or does not fit"),
+        ):
+            patch.setattr(fine_tuning, "load_checkpoint", lambda _p, _f, state=state: state)
+            train(folder, checkpoint=folder / "checkpoint", resume=True, force=True)
 
 
 def test_torch_is_imported_only_to_train() -> None:
