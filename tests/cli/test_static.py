@@ -91,8 +91,8 @@ def test_writes_beside_the_model_and_reports_on_standard_output(net: Path) -> No
     assert "net.static.onnx: " in result.stdout
 
 
-def test_json(net: Path) -> None:
-    result = onnxq("static", net, "--calib", "samples", "--json", cwd=net.parent)
+def test_json(net: Path, run_here: Run) -> None:
+    result = run_here("static", net, "--calib", "samples", "--json", cwd=net.parent)
     assert result.stderr == ""
     found = report(result)
     assert found["mode"] == "static"
