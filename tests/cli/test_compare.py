@@ -698,13 +698,15 @@ def test_metric_that_fails(folder: Path, run_here: Run) -> None:
 # Reports.
 
 
-def test_all_reports_at_once(folder: Path, run_here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_reports_at_once(folder: Path) -> None:
     reports = [word for end in ("json", "md", "xml", "html") for word in ("--report", f"r.{end}")]
     limits = ("--min-sqnr", "5", "--min-cosine", "0.9999999")
-    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(folder / "summary.md"))
+    environment = {"GITHUB_STEP_SUMMARY": str(folder / "summary.md")}
     (folder / "summary.md").write_text("# before\n")
     before = set(list_files(folder))
-    result = run_here("compare", *QUICK, "--layers", *limits, *reports, cwd=folder)
+    result = onnxq(
+        "compare", *QUICK, "--layers", *limits, *reports, cwd=folder, environment=environment
+    )
     assert result.returncode == 1, result.stderr
     assert set(list_files(folder)) - before - {"__pycache__"} == {
         "r.json",
