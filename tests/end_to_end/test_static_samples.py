@@ -61,7 +61,9 @@ def data(name: str, part: str) -> Path:
 
 
 def logits(model: Path, name: str) -> npt.NDArray[np.float32]:
-    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # the others would spin
+    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     outputs = []
     for file in sorted(data(name, "eval").glob("*.npz")):
         with np.load(file) as arrays:
