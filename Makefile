@@ -48,11 +48,18 @@ demo: $(DEMO_VENV)/installed
 	@$(DEMO_VENV)/bin/onnxq static sample_models/cnn.onnx --calib calib_data/cnn/calib \
 	  -o build/demo/cnn.static.onnx --force
 
+# Workers start in different places and take over from each other at the end, so that fixtures of a
+# module are mostly made once. Tests start processes, which would each compile the sources anew
+# where Python is told not to keep byte code.
+PYTEST = $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal
+
 test: $(VENV)/installed
-	@$(VENV)/bin/python -m pytest -n $(WORKERS)
+	@$(VENV)/bin/python -m compileall -q onnxq
+	@$(PYTEST)
 
 test-full: $(VENV)/installed
-	@$(VENV)/bin/python -m pytest -n $(WORKERS) -m "full or not full"
+	@$(VENV)/bin/python -m compileall -q onnxq
+	@$(PYTEST) -m "full or not full"
 
 # Environments of their own, made once, in build/matrix. ONLY=3.10-lowest,3.13-newest for some.
 test-matrix:

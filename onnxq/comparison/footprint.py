@@ -7,7 +7,6 @@ import math
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,14 +18,14 @@ import numpy.typing as npt
 from onnxq.comparison.results import Footprint
 from onnxq.errors import ModelError
 from onnxq.graph.files import load_model
-from onnxq.runtime.session import Feeds, Session
+from onnxq.runtime.session import Feeds
 
 LONGEST_CHILD_S = 600.0
 
 # The child looks for modules where its parent does, and not first where the user happens to be.
 _CHILD = (
     "import sys; sys.path[:] = sys.argv.pop(1).split('\\n'); "
-    "from onnxq.comparison.footprint import run_child; run_child(sys.argv[1:])"
+    "from onnxq.comparison.footprint_child import main; main(sys.argv[1:])"
 )
 
 
@@ -65,44 +64,6 @@ def size_on_disk(path: Path) -> int:
         return path.stat().st_size
 
 
-def run_child(arguments: list[str]) -> None:
-    """What the process does that loads the model: measure, and say so in JSON.
-
-    Args:
-        arguments: path of the model; then, with feeds, path of the arrays and a list in JSON of
-            their names and types.
-    """
-    feeds = _load_feeds(Path(arguments[1]), json.loads(arguments[2])) if arguments[1:] else None
-    before = peak_memory()
-    start = time.perf_counter()
-    session = Session(Path(arguments[0]))
-    load_ms = 1000.0 * (time.perf_counter() - start)
-    if feeds is not None:
-        session.run(feeds)
-    after = peak_memory()
-    peak = None if before is None or after is None else after - before
-    sys.stdout.write(json.dumps({"load_ms": load_ms, "peak_memory_bytes": peak}) + "\n")
-
-
-def peak_memory() -> int | None:
-    """Most bytes of memory that this process has held so far; None where nothing tells."""
-    try:
-        # On Linux getrusage hands the peak of the parent on to the child that it starts, which
-        # hides every model that is smaller; this figure begins anew with the program.
-        for line in Path("/proc/self/status").read_text("ascii", "replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return 1024 * int(line.split()[1])
-    except (OSError, ValueError, IndexError):
-        pass
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    # In bytes on macOS, in KiB everywhere else.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-
-
 def _ask_child(arguments: list[str]) -> dict[str, Any]:
     """What the child says; nothing if it fails: a figure less, but no reason to stop."""
     try:
@@ -134,23 +95,9 @@ def _stored(feeds: Feeds | None) -> Iterator[list[str]]:
         yield [str(path), json.dumps(kinds)]
 
 
-def _load_feeds(path: Path, kinds: list[list[str]]) -> Feeds:
-    with np.load(path, allow_pickle=False) as arrays:
-        return {
-            name: _with_type(arrays[f"arr_{index}"], kind)
-            for index, (name, kind) in enumerate(kinds)
-        }
-
-
 def _without_objects(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Strings that are objects would be pickled."""
     return array.astype(np.str_) if array.dtype == np.object_ else array
-
-
-def _with_type(array: npt.NDArray[Any], kind: str) -> npt.NDArray[Any]:
-    if array.dtype.kind == "V":  # a type that only ml_dtypes knows is saved as plain bytes
-        return array.view(np.dtype(kind))
-    return array.astype(np.object_) if kind == "object" else array
 
 
 def _read_number(measured: dict[str, Any], key: str) -> float | None:

@@ -74,6 +74,7 @@ def pass_through(items: Iterable[Any], _count: int | None) -> Iterable[Any]:
 def run_exactly(model: onnx.ModelProto, feeds: Feeds, names: Sequence[str]) -> list[Array]:
     """Run without optimisation, so that no kernel on integers is used."""
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # the others would spin
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options)
     return [np.asarray(one) for one in session.run(list(names), feeds)]

@@ -126,6 +126,7 @@ def run(model: onnx.ModelProto, feeds: Feeds) -> list[Array]:
 def optimize(path: Path) -> onnx.ModelProto:
     """A model as onnxruntime optimises it at its default level."""
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # the others would spin
     options.log_severity_level = 4
     optimized = path.with_name(f"{path.stem}.optimized.onnx")
     options.optimized_model_filepath = str(optimized)

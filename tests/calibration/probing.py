@@ -73,6 +73,7 @@ def expose(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Arra
     del full.graph.output[:]
     full.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # the others would spin
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -97,8 +98,9 @@ def cnn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample cnn and its int8 form, in a folder beside their data."""
     folder = tmp_path_factory.mktemp("cnn")
     shutil.copy(SAMPLE_MODELS / "cnn.onnx", folder)
+    calib = CALIB_DATA / "cnn" / "calib"
     quantize_static(
-        folder / "cnn.onnx", CALIB_DATA / "cnn" / "calib", folder / "int8.onnx", method="minmax"
+        folder / "cnn.onnx", calib, folder / "int8.onnx", method="minmax", accuracy="fast"
     )
     (folder / "data").symlink_to(CALIB_DATA / "cnn")
     return folder
@@ -462,16 +464,22 @@ def test_outputs_may_be_in_another_order(folder: Path, run_here: Run) -> None:
 
 
 def test_nothing_is_left_in_the_temporary_folder(
-    folder: Path, tmp_path_factory: pytest.TempPathFactory
+    folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    run_here: Run,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     temporary = tmp_path_factory.mktemp("temporary")
-    environment = {"TMPDIR": str(temporary)}
+    command = ("compare", *PAIR, "--layers", "--rounds", "3")
+    result = onnxq(*command, cwd=folder, environment={"TMPDIR": str(temporary)})
+    assert result.returncode == 0, result.stderr
+    assert left_in(temporary) == []
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     for arguments, exit_code in (
-        ((*PAIR, "--layers", "--rounds", "3"), 0),
-        ((*QUICK, "--layers", "--min-sqnr", "90"), 1),
-        ((*QUICK, "--metric", "metrics.py:broken"), 3),
+        (("--layers", "--min-sqnr", "90"), 1),
+        (("--metric", "metrics.py:broken"), 3),
     ):
-        result = onnxq("compare", *arguments, cwd=folder, environment=environment)
+        result = run_here("compare", *QUICK, *arguments, cwd=folder)
         assert result.returncode == exit_code, result.stderr
         assert left_in(temporary) == []
 
@@ -742,9 +750,11 @@ def test_report_that_cannot_be_written(folder: Path, run_here: Run) -> None:
     assert list_files(folder) == before
 
 
-def test_step_summary_that_cannot_be_written(folder: Path) -> None:
-    environment = {"GITHUB_STEP_SUMMARY": str(folder / "none" / "summary.md")}
-    result = onnxq("compare", *QUICK, cwd=folder, environment=environment)
+def test_step_summary_that_cannot_be_written(
+    folder: Path, run_here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(folder / "none" / "summary.md"))
+    result = run_here("compare", *QUICK, cwd=folder)
     assert result.returncode == 3
     assert "summary.md: cannot be written" in result.stderr
     assert "SQNR" in result.stdout, "what was measured is not lost"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -15,6 +16,8 @@ import pytest
 
 from tests.cli.running import CALIB_DATA, SAMPLE_MODELS, list_files, onnxq
 from tests.models import make_model, save
+
+Run = Callable[..., CompletedProcess[str]]
 
 TABLE_TITLES = ("what", "operator", "stored as", "tensors", "float size", "reason")
 
@@ -108,22 +111,24 @@ def test_writes_beside_the_model_and_reports_on_standard_output(mlp: Path) -> No
     assert "no gain: only 10 output columns" in result.stdout
 
 
-def test_default_name_follows_the_type(mlp: Path) -> None:
-    assert onnxq("dynamic", mlp.name, "--weights", "bf16", cwd=mlp.parent).returncode == 0
+def test_default_name_follows_the_type(mlp: Path, run_here: Run) -> None:
+    assert run_here("dynamic", mlp.name, "--weights", "bf16", cwd=mlp.parent).returncode == 0
     assert sorted(list_files(mlp.parent)) == ["mlp.bf16.onnx", "mlp.onnx"]
 
 
-def test_output_goes_where_it_is_told(mlp: Path) -> None:
+def test_output_goes_where_it_is_told(mlp: Path, run_here: Run) -> None:
     folder = mlp.parent / "deep" / "er"
     folder.mkdir(parents=True)
-    result = onnxq("dynamic", mlp, "-o", "deep/er/small.bin", cwd=mlp.parent)
+    result = run_here("dynamic", mlp, "-o", "deep/er/small.bin", cwd=mlp.parent)
     assert result.returncode == 0
     assert [path.name for path in folder.iterdir()] == ["small.bin"]
     assert sorted(path.name for path in mlp.parent.iterdir()) == ["deep", "mlp.onnx"]
 
 
-def test_json_has_the_documented_shape(mlp: Path) -> None:
-    result = onnxq("dynamic", mlp, "--json", "--data", CALIB_DATA / "mlp" / "eval", cwd=mlp.parent)
+def test_json_has_the_documented_shape(mlp: Path, run_here: Run) -> None:
+    result = run_here(
+        "dynamic", mlp, "--json", "--data", CALIB_DATA / "mlp" / "eval", cwd=mlp.parent
+    )
     assert result.returncode == 0
     assert result.stderr == ""
     found = json.loads(result.stdout)
@@ -136,13 +141,13 @@ def test_json_has_the_documented_shape(mlp: Path) -> None:
     assert found["verification"]["optimized_graph"]["constant_dequantize_nodes"] == 0
 
 
-def test_json_of_identical_outputs_has_no_infinity(tmp_path: Path) -> None:
+def test_json_of_identical_outputs_has_no_infinity(tmp_path: Path, run_here: Run) -> None:
     weight = np.full((48, 40), 0.5, np.float32)
     save(
         make_model("y = MatMul(x, w)", "float[2, 48] x", "float[2, 40] y", {"w": weight}),
         tmp_path / "halves.onnx",
     )
-    result = onnxq("dynamic", "halves.onnx", "--weights", "fp16", "--json", cwd=tmp_path)
+    result = run_here("dynamic", "halves.onnx", "--weights", "fp16", "--json", cwd=tmp_path)
     (output,) = json.loads(result.stdout)["verification"]["outputs"]
     assert output["identical"] is True
     assert output["sqnr_db"] is None
@@ -150,10 +155,10 @@ def test_json_of_identical_outputs_has_no_infinity(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("extra", [(), ("--json",)], ids=["text", "json"])
-def test_dry_run_writes_nothing(mlp: Path, extra: tuple[str, ...]) -> None:
+def test_dry_run_writes_nothing(mlp: Path, extra: tuple[str, ...], run_here: Run) -> None:
     mlp.with_name("mlp.int8.onnx").write_text("of the user")
     before = list_files(mlp.parent)
-    result = onnxq("dynamic", mlp, "--dry-run", *extra, cwd=mlp.parent)
+    result = run_here("dynamic", mlp, "--dry-run", *extra, cwd=mlp.parent)
     assert result.returncode == 0
     assert result.stderr == ""
     assert list_files(mlp.parent) == before
@@ -169,14 +174,16 @@ def test_dry_run_writes_nothing(mlp: Path, extra: tuple[str, ...]) -> None:
         assert "dry run: nothing was written" in result.stdout
 
 
-def test_existing_output_is_kept_without_force_and_replaced_with_it(mlp: Path) -> None:
+def test_existing_output_is_kept_without_force_and_replaced_with_it(
+    mlp: Path, run_here: Run
+) -> None:
     output = mlp.with_name("mlp.int8.onnx")
     output.write_text("of the user")
-    refused = onnxq("dynamic", mlp, cwd=mlp.parent)
+    refused = run_here("dynamic", mlp, cwd=mlp.parent)
     assert refused.returncode == 3
     assert refused.stderr == f"error: {output}: exists already; --force replaces it\n"
     assert output.read_text() == "of the user"
-    assert onnxq("dynamic", mlp, "--force", cwd=mlp.parent).returncode == 0
+    assert run_here("dynamic", mlp, "--force", cwd=mlp.parent).returncode == 0
     onnx.checker.check_model(str(output))
     assert sorted(list_files(mlp.parent)) == ["mlp.int8.onnx", "mlp.onnx"]
 
@@ -204,28 +211,42 @@ def test_selectors_choose_nodes(
     assert all(left)
 
 
-def test_raised_opset_is_said(tmp_path: Path) -> None:
+def test_raised_opset_is_said(tmp_path: Path, run_here: Run) -> None:
     weight = np.random.default_rng(0).standard_normal((96, 48)).astype(np.float32)
     model = make_model(
         "y = MatMul(x, w)", "float[2, 96] x", "float[2, 48] y", {"w": weight}, opset=9, ir_version=4
     )
     save(model, tmp_path / "old.onnx")
-    result = onnxq("dynamic", "old.onnx", cwd=tmp_path)
+    result = run_here("dynamic", "old.onnx", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "opset 9 -> 11" in result.stdout
     (imported,) = onnx.load(str(tmp_path / "old.int8.onnx")).opset_import
     assert imported.version == 11
 
 
-@pytest.mark.parametrize(
-    ("model", "weights"), [("transformer", "int8"), ("cnn", "uint8"), ("mlp", "int4")]
-)
-def test_same_bytes_with_any_hash_seed(model: str, weights: str, tmp_path: Path) -> None:
-    written = []
+SEEDED = {"transformer": "int8", "cnn": "uint8", "mlp": "int4"}
+"""Weights of each model."""
+
+
+@pytest.fixture(scope="module")
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Folders of these models, quantized with two seeds of the hashes of Python."""
+    folders = []
     for seed in ("0", "1"):
-        output = tmp_path / f"{seed}.onnx"
-        arguments = (SAMPLE_MODELS / f"{model}.onnx", "-o", output, "--weights", weights)
-        result = onnxq("dynamic", *arguments, cwd=tmp_path, environment={"PYTHONHASHSEED": seed})
+        folder = tmp_path_factory.mktemp("seeded")
+        calls = [
+            ["dynamic", str(SAMPLE_MODELS / f"{name}.onnx"), "-o", f"{name}.onnx", "--weights", one]
+            for name, one in SEEDED.items()
+        ]
+        code = f"from onnxq.cli import run; raise SystemExit(max(map(run, {calls})))"
+        command = (sys.executable, "-c", code)
+        result = onnxq(cwd=folder, command=command, environment={"PYTHONHASHSEED": seed})
         assert result.returncode == 0, result.stderr
-        written.append(output.read_bytes())
-    assert written[0] == written[1]
+        folders.append(folder)
+    return folders
+
+
+@pytest.mark.parametrize("model", SEEDED)
+def test_same_bytes_with_any_hash_seed(model: str, seeded: list[Path]) -> None:
+    one, other = ((folder / f"{model}.onnx").read_bytes() for folder in seeded)
+    assert one == other

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
@@ -16,6 +18,8 @@ pytest.importorskip("torch")
 from tests.apply.calibrated_models import save_samples
 from tests.cli.running import COMMAND, assert_refused, list_files, onnxq
 from tests.training.quantized_models import quantize, samples
+
+Run = Callable[..., CompletedProcess[str]]
 
 SHORT = ("--epochs", "3", "--batch-size", "4", "--learning-rate", "1", "--threads", "1")
 
@@ -47,8 +51,8 @@ def test_a_run_with_reports(folder: Path) -> None:
     assert "best" in result.stderr
 
 
-def test_the_report_in_a_terminal(folder: Path) -> None:
-    result = onnxq(
+def test_the_report_in_a_terminal(folder: Path, run_here: Run) -> None:
+    result = run_here(
         "qat", "net.onnx", "--train", "samples", "--init", "start.onnx", *SHORT, cwd=folder
     )
     assert result.returncode == 0, result.stderr
@@ -114,8 +118,8 @@ def test_an_interrupt_writes_the_best_so_far(folder: Path) -> None:
     ],
 )
 def test_refusals(
-    folder: Path, arguments: tuple[str, ...], exit_code: int, parts: tuple[str, ...]
+    folder: Path, arguments: tuple[str, ...], exit_code: int, parts: tuple[str, ...], run_here: Run
 ) -> None:
     before = list_files(folder)
-    assert_refused(onnxq("qat", "net.onnx", *arguments, cwd=folder), exit_code, *parts)
+    assert_refused(run_here("qat", "net.onnx", *arguments, cwd=folder), exit_code, *parts)
     assert list_files(folder) == before

@@ -16,6 +16,8 @@ import onnxq as package
 from tests.cli.running import SAMPLE_MODELS, assert_refused, list_files, onnxq
 from tests.models import float_weight, make_model, save, save_external
 
+Run = Callable[..., CompletedProcess[str]]
+
 MLP = SAMPLE_MODELS / "mlp.onnx"
 
 
@@ -87,10 +89,10 @@ BAD_MODELS: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize(("make", "part"), BAD_MODELS.values(), ids=BAD_MODELS)
-def test_bad_model(make: Callable[[Path], None], part: str, tmp_path: Path) -> None:
+def test_bad_model(make: Callable[[Path], None], part: str, tmp_path: Path, run_here: Run) -> None:
     make(tmp_path)
     before = list_files(tmp_path)
-    result = onnxq("dynamic", "model.onnx", cwd=tmp_path)
+    result = run_here("dynamic", "model.onnx", cwd=tmp_path)
     assert_refused(result, 3, "model.onnx: ", part)
     assert list_files(tmp_path) == before
 
@@ -170,12 +172,12 @@ def test_call_that_the_parser_refuses(
     assert list_files(tmp_path) == {}
 
 
-def test_model_of_nothing_but_small_tensors(tmp_path: Path) -> None:
+def test_model_of_nothing_but_small_tensors(tmp_path: Path, run_here: Run) -> None:
     model = make_model(
         "y = MatMul(x, w)", "float[1, 4] x", "float[1, 4] y", {"w": np.eye(4, dtype=np.float32)}
     )
     save(model, tmp_path / "model.onnx")
-    result = onnxq("dynamic", "model.onnx", cwd=tmp_path)
+    result = run_here("dynamic", "model.onnx", cwd=tmp_path)
     assert_refused(result, 1, "nothing to quantize: it has no float weights of 64 elements or more")
     assert sorted(list_files(tmp_path)) == ["model.onnx"]
 
@@ -192,21 +194,21 @@ def test_own_output_is_recognised(name: str, weights: str, target: str, tmp_path
     assert sorted(list_files(tmp_path)) == ["first.onnx"]
 
 
-def test_second_layer_is_refused(tmp_path: Path) -> None:
+def test_second_layer_is_refused(tmp_path: Path, run_here: Run) -> None:
     package.quantize_dynamic(MLP, tmp_path / "model.onnx")
-    result = onnxq("dynamic", "model.onnx", cwd=tmp_path)
+    result = run_here("dynamic", "model.onnx", cwd=tmp_path)
     assert_refused(result, 3, "already quantized", "quantize the float model instead")
     assert sorted(list_files(tmp_path)) == ["model.onnx"]
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="nothing is unwritable for root")
 @pytest.mark.parametrize("mode", [0o555, 0o000], ids=["read-only", "closed"])
-def test_folder_that_cannot_be_written_to(mode: int, tmp_path: Path) -> None:
+def test_folder_that_cannot_be_written_to(mode: int, tmp_path: Path, run_here: Run) -> None:
     folder = tmp_path / "closed"
     folder.mkdir()
     folder.chmod(mode)
     try:
-        result = onnxq("dynamic", MLP, "-o", folder / "small.onnx", cwd=tmp_path)
+        result = run_here("dynamic", MLP, "-o", folder / "small.onnx", cwd=tmp_path)
     finally:
         folder.chmod(0o755)
     assert_refused(result, 3, str(folder))
@@ -214,13 +216,13 @@ def test_folder_that_cannot_be_written_to(mode: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="nothing is unreadable for root")
-def test_model_that_cannot_be_read(tmp_path: Path) -> None:
+def test_model_that_cannot_be_read(tmp_path: Path, run_here: Run) -> None:
     copy_mlp(tmp_path)
     (tmp_path / "model.onnx").chmod(0)
-    assert_refused(onnxq("dynamic", "model.onnx", cwd=tmp_path), 3, "cannot be read")
+    assert_refused(run_here("dynamic", "model.onnx", cwd=tmp_path), 3, "cannot be read")
 
 
-def test_folder_of_devices_cannot_hold_the_output(tmp_path: Path) -> None:
+def test_folder_of_devices_cannot_hold_the_output(tmp_path: Path, run_here: Run) -> None:
     """/proc refuses new folders also to root."""
-    result = onnxq("dynamic", MLP, "-o", "/proc/small.onnx", cwd=tmp_path)
+    result = run_here("dynamic", MLP, "-o", "/proc/small.onnx", cwd=tmp_path)
     assert_refused(result, 3, "/proc: cannot be written to")

@@ -8,12 +8,17 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cli.running import CALIB_DATA, COMMAND, SAMPLE_MODELS, assert_refused, list_files, onnxq
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+workers_here = pytest.mark.usefixtures("workers_here")
 
 MODELS = ("mlp", "cnn", "lstm", "transformer")
 OUTPUTS = ("mlp.int8.onnx", "cnn.static.onnx", "lstm.int8.onnx", "transformer.int8.onnx")
@@ -27,6 +32,21 @@ latency = false
 gates = { min_sqnr = 30 }
 """
 
+# Of two at a time the first is done soon, the second is not, and the third starts then.
+THREE_MODELS = """
+[[model]]
+source = "mlp.onnx"
+mode = "dynamic"
+[[model]]
+source = "cnn.onnx"
+mode = "static"
+accuracy = "fast"
+calib = "../calib_data/cnn/calib"
+[[model]]
+source = "lstm.onnx"
+mode = "dynamic"
+"""
+
 
 def copy_samples(folder: Path) -> Path:
     """The sample models and their data; returns the folder with the pipeline file."""
@@ -35,6 +55,8 @@ def copy_samples(folder: Path) -> Path:
     for name in MODELS:
         shutil.copy(SAMPLE_MODELS / f"{name}.onnx", models)
     shutil.copy(SAMPLE_MODELS / "onnxq.toml", models)
+    # As it is, it is run in tests/docs/test_ci_recipes.py.
+    edit(models / "onnxq.toml", 'mode = "static"', 'mode = "static"\naccuracy = "fast"')
     (folder / "calib_data").symlink_to(CALIB_DATA)
     return models
 
@@ -61,6 +83,13 @@ def one(tmp_path: Path) -> Path:
     folder = copy_samples(tmp_path)
     (folder / "onnxq.toml").write_text(ONE_MODEL)
     return folder
+
+
+@pytest.fixture
+def three(one: Path) -> Path:
+    """The same with three models that are not compared."""
+    (one / "onnxq.toml").write_text(THREE_MODELS)
+    return one
 
 
 def states(result: subprocess.CompletedProcess[str]) -> list[str]:
@@ -93,9 +122,10 @@ def test_sample_models_pass(finished: Path) -> None:
     )
 
 
-def test_second_run_does_only_what_changed(models: Path) -> None:
+@workers_here
+def test_second_run_does_only_what_changed(models: Path, run_here: Run) -> None:
     before = list_files(models)
-    result = onnxq("run", "--json", "--jobs", "2", cwd=models)
+    result = run_here("run", "--json", "--jobs", "2", cwd=models)
     assert states(result) == ["up to date"] * 4
     assert list_files(models) == before
     assert "quantizing" not in result.stderr
@@ -103,7 +133,7 @@ def test_second_run_does_only_what_changed(models: Path) -> None:
     (models / "lstm.int8.onnx").write_bytes(b"damaged")
     edit(models / "onnxq.toml", 'source = "transformer.onnx"', 'source="transformer.onnx"\nseed=1')
     # From another folder, because paths are relative to the file.
-    again = onnxq("run", models / "onnxq.toml", "--json", "--jobs", "2", cwd=models.parent)
+    again = run_here("run", models / "onnxq.toml", "--json", "--jobs", "2", cwd=models.parent)
     assert states(again) == ["done", "up to date", "done", "done"]
     assert "[4/4] transformer: quantizing" not in again.stderr
     assert "[4/4] transformer: comparing" in again.stderr
@@ -111,7 +141,8 @@ def test_second_run_does_only_what_changed(models: Path) -> None:
         assert (models / name).read_bytes() == before[name]
 
 
-def test_gate_that_is_raised_fails_and_every_report_names_it(models: Path) -> None:
+@workers_here
+def test_gate_that_is_raised_fails_and_every_report_names_it(models: Path, run_here: Run) -> None:
     text = "".join(
         f'eval = "../calib_data/{name}/eval"\nreport = ["r/{name}.json", "r/{name}.md", '
         f'"r/{name}.xml", "r/{name}.html"]\n!'
@@ -123,7 +154,7 @@ def test_gate_that_is_raised_fails_and_every_report_names_it(models: Path) -> No
     reached = recorded_sqnr_db(models / "onnxq.lock")
     endings = ("json", "md", "xml", "html")
     every = [argument for end in endings for argument in ("--report", f"new/all.{end}")]
-    result = onnxq("run", "--jobs", "2", *every, cwd=models)
+    result = run_here("run", "--jobs", "2", *every, cwd=models)
     assert result.returncode == 1, result.stderr
     assert f"mlp: min-sqnr 90 dB: reached {reached:.2f} dB (output 'logits')" in result.stdout
     assert "quantizing" not in result.stderr
@@ -133,39 +164,42 @@ def test_gate_that_is_raised_fails_and_every_report_names_it(models: Path) -> No
             *(models / "r" / f"{name}.{end}" for name in MODELS),
         ):
             assert "min-sqnr" in path.read_text("utf-8"), path
-    recalled = onnxq("run", "--json", cwd=models)
+    recalled = run_here("run", "--json", cwd=models)
     assert recalled.returncode == 1
     assert states(recalled) == ["gate failed", *["up to date"] * 3]
     assert "comparing" not in recalled.stderr
 
 
-def test_gate_is_checked_against_recorded_numbers(models: Path) -> None:
+@workers_here
+def test_gate_is_checked_against_recorded_numbers(models: Path, run_here: Run) -> None:
     edit(models / "onnxq.toml", "max_size_ratio = 0.5", "max_size_ratio = 0.3")
-    result = onnxq("run", "--json", cwd=models)
+    result = run_here("run", "--json", cwd=models)
     assert result.returncode == 1
     assert states(result) == ["up to date", "gate failed", "up to date", "gate failed"]
     assert "comparing" not in result.stderr
 
 
-def test_locked_run_elsewhere(models: Path) -> None:
+@workers_here
+def test_locked_run_elsewhere(models: Path, run_here: Run) -> None:
     for name in OUTPUTS:
         (models / name).unlink()
     before = list_files(models)
-    result = onnxq("run", "--locked", "--json", "--jobs", "2", cwd=models)
+    result = run_here("run", "--locked", "--json", "--jobs", "2", cwd=models)
     assert result.returncode == 0, result.stderr
     assert states(result) == ["done"] * 4
     assert set(list_files(models)) - set(before) == set(OUTPUTS)
     assert (models / "onnxq.lock").read_bytes() == before["onnxq.lock"]
 
 
-def test_locked_run_that_differs(models: Path) -> None:
+@workers_here
+def test_locked_run_that_differs(models: Path, run_here: Run) -> None:
     lock = models / "onnxq.lock"
     edit(models / "onnxq.toml", 'source = "mlp.onnx"', 'source = "mlp.onnx"\nper_channel = false')
     content = json.loads(lock.read_text())
     content["models"]["lstm.int8.onnx"]["output_sha256"] = "0" * 64
     lock.write_text(json.dumps(content))
     before = lock.read_bytes()
-    result = onnxq("run", "--locked", "--jobs", "2", cwd=models)
+    result = run_here("run", "--locked", "--jobs", "2", cwd=models)
     assert result.returncode == 1
     assert "mlp: the output differs: sha256 " in result.stdout
     assert "mlp: the options changed since the lock was written" in result.stdout
@@ -175,28 +209,31 @@ def test_locked_run_that_differs(models: Path) -> None:
     assert lock.read_bytes() == before
 
 
-def test_locked_and_forced_checks_numbers_too(one: Path) -> None:
-    assert onnxq("run", cwd=one).returncode == 0
+@workers_here
+def test_locked_and_forced_checks_numbers_too(one: Path, run_here: Run) -> None:
+    assert run_here("run", cwd=one).returncode == 0
     sqnr_db = recorded_sqnr_db(one / "onnxq.lock")
     edit(one / "onnxq.lock", f'"sqnr_db": {sqnr_db!r}', f'"sqnr_db": {sqnr_db + 50!r}')
-    assert onnxq("run", "--locked", cwd=one).returncode == 0
-    result = onnxq("run", "--locked", "--force", cwd=one)
+    assert run_here("run", "--locked", cwd=one).returncode == 0
+    result = run_here("run", "--locked", "--force", cwd=one)
     assert result.returncode == 1
     told = f"mlp: SQNR of 'logits' is {sqnr_db:.6g}, in the lock {sqnr_db + 50:.6g}"
     assert told in result.stdout
 
 
-def test_locked_without_a_lock(one: Path) -> None:
-    assert_refused(onnxq("run", "--locked", cwd=one), 2, "onnxq.lock: no such file")
+@workers_here
+def test_locked_without_a_lock(one: Path, run_here: Run) -> None:
+    assert_refused(run_here("run", "--locked", cwd=one), 2, "onnxq.lock: no such file")
 
 
-def test_damaged_lock(one: Path) -> None:
+@workers_here
+def test_damaged_lock(one: Path, run_here: Run) -> None:
     (one / "onnxq.lock").write_text("__import__('os').remove('mlp.onnx')")
-    assert_refused(onnxq("run", cwd=one), 3, "onnxq.lock: is no lock of onnxq run")
+    assert_refused(run_here("run", cwd=one), 3, "onnxq.lock: is no lock of onnxq run")
     assert (one / "mlp.onnx").is_file()
 
 
-def test_broken_models_do_not_stop_the_others(one: Path) -> None:
+def test_broken_models_do_not_stop_the_others(one: Path, run_here: Run) -> None:
     (one / "bad.onnx").write_bytes(b"no model")
     (one / "dies.py").write_text(
         "import os, signal\ndef samples():\n    os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -215,7 +252,7 @@ mode = "dynamic"
 include = ["nothing"]
 """
     (one / "onnxq.toml").write_text(broken + ONE_MODEL)
-    result = onnxq("run", "--json", cwd=one)
+    result = run_here("run", "--json", cwd=one)
     assert result.returncode == 3
     assert "Traceback" not in result.stderr
     models = read_json(result)["models"]
@@ -227,9 +264,10 @@ include = ["nothing"]
     assert not list(one.glob(".onnxq*"))
 
 
-def test_mistakes_are_all_printed(one: Path) -> None:
+@workers_here
+def test_mistakes_are_all_printed(one: Path, run_here: Run) -> None:
     (one / "onnxq.toml").write_text(ONE_MODEL + 'wieghts = 3\nmethod = "mse"\n')
-    result = onnxq("run", cwd=one)
+    result = run_here("run", cwd=one)
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr.splitlines() == [
@@ -252,7 +290,7 @@ def rate(outputs, inputs, name):
 """
 
 
-def test_code_of_the_user(one: Path) -> None:
+def test_code_of_the_user(one: Path, run_here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     (one / "mine.py").write_text(READERS)
     (one / "scale.py").write_text("SCALE = 1\n")
     (one / "random.py").write_text("raise RuntimeError('hides a module of Python')\n")
@@ -261,6 +299,7 @@ def test_code_of_the_user(one: Path) -> None:
 [[model]]
 source = "cnn.onnx"
 mode = "static"
+accuracy = "fast"
 reader = "mine.py:samples"
 eval_reader = "mine.py:samples"
 metric = "mine.py:rate"
@@ -269,19 +308,19 @@ save_ranges = "made/ranges.json"
 gates = { min_accuracy = 100 }
 """
     )
-    quiet = {"PYTHONDONTWRITEBYTECODE": "1"}
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     command = ("run", one / "onnxq.toml", "--json")
-    result = onnxq(*command, cwd=one.parent, environment=quiet)
+    result = run_here(*command, cwd=one.parent)
     assert result.returncode == 1, result.stderr  # no value of this model is that large
     (gate,) = read_json(result)["models"][0]["gates"]
     assert (gate["name"], gate["detail"]) == ("min-accuracy", "mine.py:rate")
     assert "code of the user prints" in result.stderr
     assert (one / "made" / "ranges.json").is_file()
-    same = onnxq(*command, cwd=one.parent, environment=quiet)
+    same = run_here(*command, cwd=one.parent)
     assert read_json(same)["models"][0]["changed"] is False
     # The samples are what counts, wherever they come from.
     (one / "scale.py").write_text("SCALE = 2\n")
-    other = onnxq(*command, cwd=one.parent, environment=quiet)
+    other = run_here(*command, cwd=one.parent)
     assert read_json(other)["models"][0]["changed"] is True
 
 
@@ -302,62 +341,72 @@ def living_members(group: int) -> list[str]:
     return [what for number, state, what in found if int(number) == group and state[0] != "Z"]
 
 
+@workers_here
 @pytest.mark.parametrize(
     ("number", "to_all", "exit_code"),
     [(signal.SIGINT, False, 130), (signal.SIGINT, True, 130), (signal.SIGTERM, False, 143)],
     ids=["INT", "INT of a terminal", "TERM"],
 )
 def test_interrupted_run_leaves_nothing_and_resumes(
-    number: signal.Signals, to_all: bool, exit_code: int, tmp_path: Path
+    number: signal.Signals,
+    to_all: bool,
+    exit_code: int,
+    three: Path,
+    run_here: Run,
 ) -> None:
-    models = copy_samples(tmp_path)
-    before = set(list_files(models))
+    before = set(list_files(three))
     process = subprocess.Popen(
         [*COMMAND, "run", "--jobs", "2"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=models,
+        cwd=three,
         start_new_session=True,
     )
-    wait_until(lambda: (models / "onnxq.lock").is_file() and list(models.glob(".onnxq-*")), process)
+    wait_until(lambda: (three / "onnxq.lock").is_file() and list(three.glob(".onnxq-*")), process)
     os.killpg(process.pid, number) if to_all else process.send_signal(number)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == exit_code, stderr
     assert stdout == ""
     assert "Traceback" not in stderr
-    assert set(list_files(models)) - before <= {*OUTPUTS, "onnxq.lock"}
+    assert set(list_files(three)) - before <= {*OUTPUTS[:3], "onnxq.lock"}
     assert living_members(process.pid) == []
-    done = list(json.loads((models / "onnxq.lock").read_text())["models"])
-    result = onnxq("run", "--json", "--jobs", "2", cwd=models)
-    expected = ["up to date" if name in done else "done" for name in OUTPUTS]
+    done = list(json.loads((three / "onnxq.lock").read_text())["models"])
+    result = run_here("run", "--json", "--jobs", "2", cwd=three)
+    expected = ["up to date" if name in done else "done" for name in OUTPUTS[:3]]
     assert states(result) == expected
 
 
-def test_killed_run_resumes(tmp_path: Path) -> None:
-    models = copy_samples(tmp_path)
+@workers_here
+def test_killed_run_resumes(three: Path, run_here: Run) -> None:
     process = subprocess.Popen(
-        [*COMMAND, "run"], stderr=subprocess.PIPE, text=True, cwd=models, start_new_session=True
+        [*COMMAND, "run"], stderr=subprocess.PIPE, text=True, cwd=three, start_new_session=True
     )
-    wait_until((models / "onnxq.lock").is_file, process)
+    wait_until((three / "onnxq.lock").is_file, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
-    result = onnxq("run", "--json", "--jobs", "2", cwd=models)
+    result = run_here("run", "--json", "--jobs", "2", cwd=three)
     assert result.returncode == 0
-    assert states(result) == ["up to date", "done", "done", "done"]
+    assert states(result) == ["up to date", "done", "done"]
 
 
-def test_report_of_an_unknown_kind_is_refused_before_the_work(one: Path) -> None:
-    result = onnxq("run", "--report", "all.pdf", cwd=one)
+@workers_here
+def test_report_of_an_unknown_kind_is_refused_before_the_work(one: Path, run_here: Run) -> None:
+    result = run_here("run", "--report", "all.pdf", cwd=one)
     assert_refused(result, 2, "all.pdf: unknown kind of report")
 
 
-def test_jobs(one: Path) -> None:
-    assert_refused(onnxq("run", "--jobs", "0", cwd=one), 2, "--jobs 0: give 1 or more")
+@workers_here
+def test_jobs(one: Path, run_here: Run) -> None:
+    assert_refused(run_here("run", "--jobs", "0", cwd=one), 2, "--jobs 0: give 1 or more")
 
 
-def test_summary_on_the_page_of_a_run_on_github(one: Path) -> None:
+@workers_here
+def test_summary_on_the_page_of_a_run_on_github(
+    one: Path, run_here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     summary = one / "summary.md"
-    result = onnxq("run", cwd=one, environment={"GITHUB_STEP_SUMMARY": str(summary)})
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    result = run_here("run", cwd=one)
     assert result.returncode == 0
     assert "min-sqnr" in summary.read_text()

@@ -68,6 +68,16 @@ def net(tmp_path: Path) -> Path:
     return save(model, tmp_path / "net.onnx")
 
 
+@pytest.fixture
+def run_static(run_here: Run) -> Run:
+    """``onnxq static`` without what takes most of its time."""
+
+    def call(*arguments: str | Path, cwd: Path) -> CompletedProcess[str]:
+        return run_here("static", *arguments, "--accuracy", "fast", cwd=cwd)
+
+    return call
+
+
 def report(result: CompletedProcess[str]) -> dict[str, Any]:
     assert result.returncode == 0, result.stderr
     found: dict[str, Any] = json.loads(result.stdout)
@@ -91,8 +101,8 @@ def test_writes_beside_the_model_and_reports_on_standard_output(net: Path) -> No
     assert "net.static.onnx: " in result.stdout
 
 
-def test_json(net: Path) -> None:
-    result = onnxq("static", net, "--calib", "samples", "--json", cwd=net.parent)
+def test_json(net: Path, run_here: Run) -> None:
+    result = run_here("static", net, "--calib", "samples", "--json", cwd=net.parent)
     assert result.stderr == ""
     found = report(result)
     assert found["mode"] == "static"
@@ -114,12 +124,11 @@ def test_json(net: Path) -> None:
 
 
 @pytest.mark.parametrize("extra", [(), ("--json",)], ids=["text", "json"])
-def test_dry_run(extra: tuple[str, ...], net: Path, run_here: Run) -> None:
+def test_dry_run(extra: tuple[str, ...], net: Path, run_static: Run) -> None:
     for path in (net.parent / "samples").iterdir():
         path.write_bytes(b"no sample")
     before = list_files(net.parent)
-    result = run_here(
-        "static",
+    result = run_static(
         net,
         "--calib",
         "samples",
@@ -169,11 +178,11 @@ def test_dry_run(extra: tuple[str, ...], net: Path, run_here: Run) -> None:
     ids=lambda one: " ".join(one) if isinstance(one, tuple) else str(one),
 )
 def test_refusals(
-    arguments: tuple[str, ...], exit_code: int, parts: tuple[str, ...], net: Path, run_here: Run
+    arguments: tuple[str, ...], exit_code: int, parts: tuple[str, ...], net: Path, run_static: Run
 ) -> None:
     (net.parent / "empty").mkdir()
     before = list_files(net.parent)
-    result = run_here("static", "net.onnx", *arguments, cwd=net.parent)
+    result = run_static("net.onnx", *arguments, cwd=net.parent)
     assert_refused(result, exit_code, *parts)
     assert list_files(net.parent) == before
 
@@ -196,8 +205,8 @@ def test_refusals(
     ],
     ids=" ".join,
 )
-def test_usage_errors(arguments: tuple[str, ...], net: Path, run_here: Run) -> None:
-    result = run_here("static", "net.onnx", "--calib", "samples", *arguments, cwd=net.parent)
+def test_usage_errors(arguments: tuple[str, ...], net: Path, run_static: Run) -> None:
+    result = run_static("net.onnx", "--calib", "samples", *arguments, cwd=net.parent)
     assert result.returncode == 2
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
@@ -206,23 +215,23 @@ def test_usage_errors(arguments: tuple[str, ...], net: Path, run_here: Run) -> N
 
 @pytest.mark.parametrize("arguments", [("--mean", "1,2"), ("--std", "0"), ("--size", "0")])
 def test_image_options_that_no_image_can_have(
-    arguments: tuple[str, ...], net: Path, run_here: Run
+    arguments: tuple[str, ...], net: Path, run_static: Run
 ) -> None:
-    result = run_here("static", "net.onnx", "--calib", "samples", *arguments, cwd=net.parent)
+    result = run_static("net.onnx", "--calib", "samples", *arguments, cwd=net.parent)
     assert_refused(result, 2, arguments[0])
 
 
-def test_nothing_to_quantize_is_exit_code_1(tmp_path: Path, run_here: Run) -> None:
+def test_nothing_to_quantize_is_exit_code_1(tmp_path: Path, run_static: Run) -> None:
     save_samples(images(), tmp_path / "samples")
     kind = "float[N, 24, 8, 8]"
     save(make_model("y = Relu(x)", f"{kind} x", f"{kind} y", {}), tmp_path / "net.onnx")
-    result = run_here("static", "net.onnx", "--calib", "samples", cwd=tmp_path)
+    result = run_static("net.onnx", "--calib", "samples", cwd=tmp_path)
     assert_refused(result, 1, "nothing to quantize")
 
 
-def test_quantized_model_is_refused(net: Path, run_here: Run) -> None:
-    assert run_here("static", net, "--calib", "samples", cwd=net.parent).returncode == 0
-    result = run_here("static", "net.static.onnx", "--calib", "samples", cwd=net.parent)
+def test_quantized_model_is_refused(net: Path, run_static: Run, run_here: Run) -> None:
+    assert run_static(net, "--calib", "samples", cwd=net.parent).returncode == 0
+    result = run_static("net.static.onnx", "--calib", "samples", cwd=net.parent)
     assert_refused(result, 3, "already quantized")
     result = run_here("dynamic", "net.static.onnx", cwd=net.parent)
     assert_refused(result, 3, "already quantized")
@@ -233,21 +242,19 @@ def test_quantized_model_is_refused(net: Path, run_here: Run) -> None:
     [b"", b"no sample", b"PK\x03\x04"],
     ids=["empty", "text", "cut-zip"],
 )
-def test_bad_file_is_named(content: bytes, net: Path, run_here: Run) -> None:
+def test_bad_file_is_named(content: bytes, net: Path, run_static: Run) -> None:
     (net.parent / "samples" / "sample_001.npz").write_bytes(content)
-    result = run_here("static", net, "--calib", "samples", cwd=net.parent)
+    result = run_static(net, "--calib", "samples", cwd=net.parent)
     assert_refused(result, 3, "samples/sample_001.npz", "--skip-bad goes on without")
     assert new_files(net.parent) == []
 
 
 @pytest.mark.parametrize("bad", [[1], [4], [0, 1, 4], [0, 2, 9]], ids=str)
-def test_skip_bad_counts(bad: list[int], net: Path, run_here: Run) -> None:
+def test_skip_bad_counts(bad: list[int], net: Path, run_static: Run) -> None:
     folder = save_samples(images(12), net.parent / "samples")
     for index in bad:
         (folder / f"sample_{index:03d}.npz").write_bytes(b"no sample")
-    found = report(
-        run_here("static", net, "--calib", "samples", "--skip-bad", "--json", cwd=net.parent)
-    )
+    found = report(run_static(net, "--calib", "samples", "--skip-bad", "--json", cwd=net.parent))
     skipped = found["calibration"]["skipped"]
     assert len(skipped) == len(bad)
     for index, message in zip(bad, sorted(skipped), strict=True):
@@ -257,17 +264,17 @@ def test_skip_bad_counts(bad: list[int], net: Path, run_here: Run) -> None:
     assert found["calibration"]["samples"] == 12 - len(set(bad) | {4, 9})
 
 
-def test_all_bad_is_an_error(net: Path, run_here: Run) -> None:
+def test_all_bad_is_an_error(net: Path, run_static: Run) -> None:
     for path in (net.parent / "samples").iterdir():
         path.write_bytes(b"no sample")
-    result = run_here("static", net, "--calib", "samples", "--skip-bad", cwd=net.parent)
+    result = run_static(net, "--calib", "samples", "--skip-bad", cwd=net.parent)
     assert_refused(result, 3, "samples are bad; the first")
     assert new_files(net.parent) == []
 
 
-def test_sample_that_lacks_an_input(net: Path, run_here: Run) -> None:
+def test_sample_that_lacks_an_input(net: Path, run_static: Run) -> None:
     np.savez(net.parent / "samples" / "sample_000.npz", other=np.zeros(3))
-    result = run_here("static", net, "--calib", "samples", cwd=net.parent)
+    result = run_static(net, "--calib", "samples", cwd=net.parent)
     assert_refused(result, 3, "sample_000.npz", "x")
 
 
@@ -310,19 +317,16 @@ def test_sample_that_lacks_an_input(net: Path, run_here: Run) -> None:
     ids=lambda one: " ".join(one) if isinstance(one, tuple) else "",
 )
 def test_option_does_what_it_says(
-    options: tuple[str, ...], check: Callable[[Any], bool], net: Path, run_here: Run
+    options: tuple[str, ...], check: Callable[[Any], bool], net: Path, run_static: Run
 ) -> None:
     save_samples(images(10), net.parent / "samples")
-    found = report(
-        run_here("static", net, "--calib", "samples", "--json", *options, cwd=net.parent)
-    )
+    found = report(run_static(net, "--calib", "samples", "--json", *options, cwd=net.parent))
     assert check(found), json.dumps(found, indent=1)
 
 
-def test_ranges_are_saved_and_read(net: Path, run_here: Run) -> None:
+def test_ranges_are_saved_and_read(net: Path, run_static: Run, run_here: Run) -> None:
     save_ranges = ("--calib", "samples", "--save-ranges", "r.json", "-o", "one.onnx")
-    save_ranges += ("--accuracy", "fast")
-    first = run_here("static", net, *save_ranges, cwd=net.parent)
+    first = run_static(net, *save_ranges, cwd=net.parent)
     assert first.returncode == 0, first.stderr
     take = ("--calib", "samples", "--ranges", "r.json", "-o", "two.onnx")
     second = run_here("static", net, *take, cwd=net.parent)
@@ -332,26 +336,24 @@ def test_ranges_are_saved_and_read(net: Path, run_here: Run) -> None:
     assert (net.parent / "one.onnx").read_bytes() == (net.parent / "two.onnx").read_bytes()
 
 
-def test_existing_output(net: Path, run_here: Run) -> None:
+def test_existing_output(net: Path, run_static: Run) -> None:
     output = net.with_name("net.static.onnx")
     output.write_text("of the user")
-    result = run_here("static", net, "--calib", "samples", cwd=net.parent)
+    result = run_static(net, "--calib", "samples", cwd=net.parent)
     assert_refused(result, 3, "exists already; --force replaces it")
     assert output.read_text() == "of the user"
-    assert run_here("static", net, "--calib", "samples", "--force", cwd=net.parent).returncode == 0
+    assert run_static(net, "--calib", "samples", "--force", cwd=net.parent).returncode == 0
     onnx.checker.check_model(str(output))
 
 
-def test_in_place(net: Path, run_here: Run) -> None:
-    assert (
-        run_here("static", net, "--calib", "samples", "--in-place", cwd=net.parent).returncode == 0
-    )
+def test_in_place(net: Path, run_static: Run) -> None:
+    assert run_static(net, "--calib", "samples", "--in-place", cwd=net.parent).returncode == 0
     assert new_files(net.parent) == []
     assert "QuantizeLinear" in {node.op_type for node in onnx.load(str(net)).graph.node}
 
 
-def test_few_samples_are_said(net: Path, run_here: Run) -> None:
-    result = run_here("static", net, "--calib", "samples", "--samples", "3", cwd=net.parent)
+def test_few_samples_are_said(net: Path, run_static: Run) -> None:
+    result = run_static(net, "--calib", "samples", "--samples", "3", cwd=net.parent)
     assert result.returncode == 0, result.stderr
     assert "also used to calibrate: too few to hold any back" in result.stdout
 
@@ -370,26 +372,22 @@ def samples():
 
 
 @pytest.mark.parametrize("name", ["my_reader:samples", "my_reader.py:samples", "sub/r.py:samples"])
-def test_reader_of_the_current_directory(name: str, net: Path, run_here: Run) -> None:
+def test_reader_of_the_current_directory(
+    name: str, net: Path, run_static: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = net.parent / "sub" if name.startswith("sub") else net.parent
     folder.mkdir(exist_ok=True)
     (folder / ("r.py" if name.startswith("sub") else "my_reader.py")).write_text(READER)
     (folder / "helper.py").write_text("SHAPE = (1, 24, 8, 8)\n")
-    quiet = {"PYTHONDONTWRITEBYTECODE": "1"}
-    result = onnxq(
-        "static",
-        net,
-        "--reader",
-        name,
-        "--json",
-        "-o",
-        "reader.onnx",
-        cwd=net.parent,
-        environment=quiet,
-    )
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    arguments = (net, "--reader", name, "--json", "-o", "reader.onnx")
+    if name == "my_reader:samples":  # found by the name of a module, which Python remembers
+        result = onnxq("static", *arguments, "--accuracy", "fast", cwd=net.parent)
+    else:
+        result = run_static(*arguments, cwd=net.parent)
     assert report(result)["calibration"]["data"] == f"reader {name}"
     assert "read by the user's code" in result.stderr
-    given = run_here("static", net, "--calib", "samples", "-o", "folder.onnx", cwd=net.parent)
+    given = run_static(net, "--calib", "samples", "-o", "folder.onnx", cwd=net.parent)
     assert given.returncode == 0
     assert (net.parent / "reader.onnx").read_bytes() == (net.parent / "folder.onnx").read_bytes()
 
@@ -406,10 +404,10 @@ def test_reader_of_the_current_directory(name: str, net: Path, run_here: Run) ->
         ("exit(3)", "failed"),
     ],
 )
-def test_reader_that_fails(body: str, part: str, net: Path, run_here: Run) -> None:
+def test_reader_that_fails(body: str, part: str, net: Path, run_static: Run) -> None:
     path = net.with_name("failing.py")
     path.write_text(f"def samples():\n    {body}\n")
-    result = run_here("static", net, "--reader", f"{path}:samples", cwd=net.parent)
+    result = run_static(net, "--reader", f"{path}:samples", cwd=net.parent)
     assert_refused(result, 3, part)
 
 
@@ -439,22 +437,24 @@ def image_range(found: dict[str, Any]) -> tuple[float, float]:
     return one["low"], one["high"]
 
 
-def test_images(photos: Path, run_here: Run) -> None:
-    arguments = ("static", "net.onnx", "--calib", "photos", "--json", "--method", "minmax")
-    plain = report(run_here(*arguments, cwd=photos))
+def test_images(photos: Path, run_static: Run) -> None:
+    arguments = ("net.onnx", "--calib", "photos", "--json", "--method", "minmax")
+    plain = report(run_static(*arguments, cwd=photos))
     low, high = image_range(plain)
     # Resizing with overshoot ends at white and black, too: images hold nothing beyond.
     assert (low, high) == (0.0, 1.0)
     assert plain["calibration"]["samples"] == 5
     assert any("16" in note for note in plain["calibration"]["notes"])
     scaled = report(
-        run_here(*arguments, "--force", "--scale", "1", "--mean", "100", "--std", "50", cwd=photos)
+        run_static(
+            *arguments, "--force", "--scale", "1", "--mean", "100", "--std", "50", cwd=photos
+        )
     )
     low, high = image_range(scaled)
     assert low == pytest.approx((0 - 100) / 50)
     assert high == pytest.approx((255 - 100) / 50)
     channels = report(
-        run_here(
+        run_static(
             *arguments,
             "--force",
             "--mean",
@@ -481,20 +481,20 @@ def test_images(photos: Path, run_here: Run) -> None:
     ids=["size", "layout"],
 )
 def test_image_options_against_the_model(
-    arguments: tuple[str, ...], exit_code: int, photos: Path, run_here: Run
+    arguments: tuple[str, ...], exit_code: int, photos: Path, run_static: Run
 ) -> None:
-    result = run_here("static", "net.onnx", "--calib", "photos", *arguments, cwd=photos)
+    result = run_static("net.onnx", "--calib", "photos", *arguments, cwd=photos)
     assert_refused(result, exit_code, arguments[0])
     assert sorted(one.name for one in photos.iterdir()) == ["net.onnx", "photos"]
 
 
-def test_image_that_is_none(photos: Path, run_here: Run) -> None:
+def test_image_that_is_none(photos: Path, run_static: Run) -> None:
     (photos / "photos" / "class" / "3.png").write_text("no image")
-    result = run_here("static", "net.onnx", "--calib", "photos", cwd=photos)
+    result = run_static("net.onnx", "--calib", "photos", cwd=photos)
     assert_refused(result, 3, "photos/class/3.png", "--skip-bad")
 
 
-def test_npy_and_test_sets_give_what_npz_gives(net: Path, run_here: Run) -> None:
+def test_npy_and_test_sets_give_what_npz_gives(net: Path, run_static: Run) -> None:
     written = {}
     for kind in ("npz", "npy", "pb"):
         folder = net.parent / kind
@@ -510,7 +510,7 @@ def test_npy_and_test_sets_give_what_npz_gives(net: Path, run_here: Run) -> None
                 tensor = numpy_helper.from_array(feeds["x"], "x")
                 (folder / name / "input_0.pb").write_bytes(tensor.SerializeToString())
         output = net.parent / f"{kind}.onnx"
-        result = run_here("static", net, "--calib", kind, "-o", output, cwd=net.parent)
+        result = run_static(net, "--calib", kind, "-o", output, cwd=net.parent)
         assert result.returncode == 0, result.stderr
         written[kind] = output.read_bytes()
     assert written["npz"] == written["npy"] == written["pb"]
@@ -528,22 +528,21 @@ def forms(found: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("model", ["transformer", "lstm"])
 def test_model_that_gains_nothing_is_the_same_as_dynamic(
-    model: str, tmp_path: Path, run_here: Run
+    model: str, tmp_path: Path, run_static: Run, run_here: Run
 ) -> None:
     source = shutil.copy(SAMPLE_MODELS / f"{model}.onnx", tmp_path / "net.onnx")
     calib = CALIB_DATA / model / "calib"
-    fast = ("--accuracy", "fast", "--json")
-    static = report(run_here("static", source, "--calib", calib, *fast, cwd=tmp_path))
+    static = report(run_static(source, "--calib", calib, "--json", cwd=tmp_path))
     dynamic = report(run_here("dynamic", source, "--json", cwd=tmp_path))
     assert forms(static) == forms(dynamic)
     written = [(tmp_path / name).read_bytes() for name in ("net.static.onnx", "net.int8.onnx")]
     assert written[0] == written[1]
 
 
-def test_report_of_a_model_without_calibrated_activations(tmp_path: Path, run_here: Run) -> None:
+def test_report_of_a_model_without_calibrated_activations(tmp_path: Path, run_static: Run) -> None:
     source = shutil.copy(SAMPLE_MODELS / "transformer.onnx", tmp_path / "net.onnx")
     calib = CALIB_DATA / "transformer" / "calib"
-    result = run_here("static", source, "--calib", calib, cwd=tmp_path)
+    result = run_static(source, "--calib", calib, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "calibration: not needed" in result.stdout
 
@@ -567,7 +566,7 @@ def test_signal_leaves_nothing(
     rng = np.random.default_rng(0)
     large = [
         {"x": rng.standard_normal((1, 24, 8, 8)).astype(np.float32).repeat(64, 0)}
-        for _ in range(200)
+        for _ in range(60)
     ]
     save_samples(large, net.parent / "samples")
     kept = net.with_name("small.onnx")
@@ -616,9 +615,8 @@ def test_reader_that_hangs_can_be_interrupted(net: Path) -> None:
     assert new_files(net.parent) == ["slow.py"]
 
 
-def test_a_budget_that_cannot_be_met_is_a_no_and_leaves_no_file(net: Path, run_here: Run) -> None:
-    result = run_here(
-        "static", net, "--calib", "samples", "--min-sqnr", "300", "--accuracy", "fast",
+def test_a_budget_that_cannot_be_met_is_a_no_and_leaves_no_file(net: Path, run_static: Run) -> None:
+    result = run_static(net, "--calib", "samples", "--min-sqnr", "300",
         cwd=net.parent,
     )  # fmt: skip
     assert result.returncode == 1

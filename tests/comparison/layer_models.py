@@ -58,8 +58,10 @@ def compare(
 
 def run(model: onnx.ModelProto, array: FloatArray, name: str = "x") -> FloatArray:
     """The first output of a model."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # the others would spin
     session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     result: FloatArray = session.run(None, {name: array})[0]
     return result

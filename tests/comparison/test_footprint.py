@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 from onnx import helper
 
 from onnxq.comparison import footprint
-from onnxq.comparison.footprint import measure_footprint, peak_memory, size_on_disk
+from onnxq.comparison.footprint import measure_footprint, size_on_disk
+from onnxq.comparison.footprint_child import load_feeds, peak_memory
 from onnxq.comparison.results import Footprint
 from onnxq.errors import InvalidModelError
 from tests.models import float_weight, make_model, matmul_model, save, save_external
@@ -103,7 +105,7 @@ def test_feeds_come_back_with_their_types(tmp_path: Path) -> None:
         "d": np.array(4, np.int64),
     }
     with footprint._stored(feeds) as (path, kinds):
-        back = footprint._load_feeds(Path(path), json.loads(kinds))
+        back = load_feeds(Path(path), json.loads(kinds))
     assert list(back) == list(feeds)
     for name, array in feeds.items():
         assert back[name].dtype == array.dtype
@@ -166,6 +168,13 @@ def test_modules_of_the_folder_where_the_user_is_do_not_matter(
         (here / f"{name}.py").write_text("raise SystemExit(1)\n")
     monkeypatch.chdir(here)
     assert is_measured(measure_footprint(model, None))
+
+
+def test_the_process_imports_little() -> None:
+    """The rest of the program takes longer to import than most models to load."""
+    code = "import sys, onnxq.comparison.footprint_child; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"onnx", "onnx_ir", "rich"} & set(done.stdout.split()) == set()
 
 
 def test_peak_memory_never_falls() -> None:

@@ -292,7 +292,7 @@ def calibrated_cnn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path
     repository = Path(__file__).resolve().parents[2]
     source, data = repository / "sample_models/cnn.onnx", repository / "calib_data/cnn/calib"
     output = tmp_path_factory.mktemp("cnn") / "cnn.int8.onnx"
-    onnxq.quantize_static(source, data, output)
+    onnxq.quantize_static(source, data, output, accuracy="fast")
     return source, output, data
 
 

@@ -119,7 +119,9 @@ def float_logits(name: str) -> npt.NDArray[np.float32]:
 
 def logits(model: Path, name: str) -> npt.NDArray[np.float32]:
     """Outputs on all evaluation samples, in the order of the labels."""
-    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # the others would spin
+    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     outputs = []
     for file in sorted(data(name).glob("*.npz")):
         with np.load(file) as arrays:

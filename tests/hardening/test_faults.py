@@ -9,7 +9,7 @@ import resource
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -108,7 +108,9 @@ def test_interrupt_between_two_renames_waits(
     assert not list(tmp_path.glob(".onnxq-*"))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [*range(2), *(pytest.param(seed, marks=pytest.mark.full) for seed in range(2, 10))]
+)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["INT", "KILL"])
 def test_signal_at_a_random_moment(number: signal.Signals, seed: int, tmp_path: Path) -> None:
     kept, source = tmp_path / "small.onnx", tmp_path / "in.onnx"
@@ -264,7 +266,9 @@ def test_model_that_changes_is_refused(tmp_path: Path) -> None:
         return track
 
     with pytest.raises(InvalidModelError, match="has changed while it was worked on; run again"):
-        package.quantize_static(source, CALIB, samples=5, progress=change, in_place=True)
+        package.quantize_static(
+            source, CALIB, samples=5, progress=change, in_place=True, accuracy="fast"
+        )
     assert list_files(tmp_path) == {"in.onnx": CNN.read_bytes()}
 
 
@@ -298,6 +302,20 @@ def test_model_that_is_still_being_copied(size: int, tmp_path: Path, run_here: R
 # Pipes, which nobody may ever write to.
 
 
+@pytest.fixture
+def patience() -> Iterator[None]:
+    """Whoever waits for a minute is interrupted."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError("it waits for the pipe")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
 @pytest.mark.parametrize(
     ("command", "part"),
     [
@@ -309,13 +327,15 @@ def test_model_that_is_still_being_copied(size: int, tmp_path: Path, run_here: R
     ],
     ids=["data", "ranges", "model", "labels", "pipeline"],
 )
-def test_pipe(command: tuple[str | Path, ...], part: str, tmp_path: Path) -> None:
+def test_pipe(
+    command: tuple[str | Path, ...], part: str, tmp_path: Path, run_here: Run, patience: None
+) -> None:
     (tmp_path / "cnn.onnx").symlink_to(CNN)
     (tmp_path / "data").mkdir()
     for name in ("data/0.npz", "pipe.json", "pipe.onnx", "pipe.toml"):
         os.mkfifo(tmp_path / name)
     before = sorted(one.name for one in tmp_path.rglob("*"))
-    result = onnxq(*command, cwd=tmp_path)
+    result = run_here(*command, cwd=tmp_path)
     assert result.returncode in (2, 3)
     assert result.stderr.count("\n") == 1
     assert part in result.stderr

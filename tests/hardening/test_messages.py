@@ -19,6 +19,7 @@ from tests.cli.running import CALIB_DATA, SAMPLE_MODELS, assert_refused
 Run = Callable[..., CompletedProcess[str]]
 
 CALIB = ("--calib", "data")
+FAST = ("--accuracy", "fast")
 PAIR = ("compare", "cnn.onnx", "cnn.onnx", "--data", "data", "--no-latency")
 
 CALLS: tuple[tuple[tuple[str, ...], int, str], ...] = (
@@ -148,7 +149,7 @@ def test_wrong_call(
 
 def test_options_for_images_that_change_nothing_are_said(folder: Path, run_here: Run) -> None:
     command = ("static", "cnn.onnx", *CALIB, "--samples", "5", "--mean", "0.5", "-o", "mean.onnx")
-    result = run_here(*command, cwd=folder)
+    result = run_here(*command, *FAST, cwd=folder)
     (folder / "mean.onnx").unlink()
     assert "no sample is an image: options for images change nothing" in result.stdout
 
@@ -195,5 +196,5 @@ def test_calibrating_on_zeros_warns(tmp_path: Path, run_here: Run) -> None:
         zeros = np.zeros((1, 1, 16, 16), np.float32)
         np.savez(tmp_path / "zeros" / f"{index}.npz", image=zeros)
     model = SAMPLE_MODELS / "cnn.onnx"
-    result = run_here("static", model, "--calib", "zeros", "-o", "o.onnx", cwd=tmp_path)
+    result = run_here("static", model, "--calib", "zeros", "-o", "o.onnx", *FAST, cwd=tmp_path)
     assert "WARNING: input 'image' is 0 everywhere in every sample" in result.stdout + result.stderr

@@ -120,14 +120,14 @@ def test_modules_in_the_current_folder_are_not_imported(command: str, folder: Pa
     assert not (folder / "owned").exists()
 
 
-def test_lock_is_only_data(folder: Path) -> None:
+def test_lock_is_only_data(folder: Path, run_here: Run) -> None:
     evil = "__import__('os').system('touch owned')"
     entry = {"model_sha256": evil, "ranges": None, "options_sha256": evil, "versions": {evil: evil}}
     (folder / "onnxq.lock").write_text(
         json.dumps({"schema_version": 1, "models": {f"inner/good.int8.onnx{evil}": entry}})
     )
     (folder / "onnxq.toml").write_text('[[model]]\nsource = "inner/good.onnx"\nmode = "dynamic"\n')
-    result = onnxq("run", cwd=folder)
+    result = run_here("run", cwd=folder)
     assert result.returncode in (0, 3)
     assert "Traceback" not in result.stderr
     assert not (folder / "owned").exists()
@@ -157,7 +157,9 @@ def test_bodies_in_bodies_without_end(folder: Path, run_here: Run) -> None:
 
 
 @pytest.mark.parametrize("called", ["f", "g"], ids=["itself", "its caller"])
-def test_function_that_calls_itself(called: str, folder: Path, rng: np.random.Generator) -> None:
+def test_function_that_calls_itself(
+    called: str, folder: Path, rng: np.random.Generator, run_here: Run
+) -> None:
     header = '<domain: "local", opset_import: ["" : 17, "local" : 1]>'
     model = make_model(
         "h = MatMul(x, w) y = local.f(h)",
@@ -168,7 +170,7 @@ def test_function_that_calls_itself(called: str, folder: Path, rng: np.random.Ge
         f"{header} g (a) => (b) {{ b = local.f(a) }}",
     )
     save(model, folder / "loop.onnx")
-    result = onnxq("dynamic", "loop.onnx", cwd=folder)
+    result = run_here("dynamic", "loop.onnx", cwd=folder)
     assert_refused(result, 3, "loop.onnx: local function 'f' calls itself")
 
 
@@ -246,11 +248,11 @@ def test_model_larger_than_memory_is_refused(
     assert sorted(list_files(folder)) == before
 
 
-def test_name_of_a_file_that_is_no_text(tmp_path: Path) -> None:
+def test_name_of_a_file_that_is_no_text(tmp_path: Path, run_here: Run) -> None:
     path = tmp_path / os.fsdecode(b"caf\xe9.onnx")
     path.write_bytes((SAMPLE_MODELS / "mlp.onnx").read_bytes())
     for extra in ((), ("--json", "--force")):
-        result = onnxq("dynamic", path, *extra, cwd=tmp_path)
+        result = run_here("dynamic", path, *extra, cwd=tmp_path)
         # onnxruntime opens no such file, which is said.
         assert_refused(result, 3, "onnxruntime cannot load it")
 

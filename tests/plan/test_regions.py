@@ -798,16 +798,42 @@ def _check(decisions: CalibrationPlan, oracle: _Oracle) -> None:
         assert one.value in one.members
 
 
-@settings(deadline=None, max_examples=200)
-@given(graph=graphs(), dynamic_matmul=st.booleans())
+FEW = settings(deadline=None, max_examples=40)
+MANY = settings(deadline=None, max_examples=1000)
+
+a_graph_and_target = given(graph=graphs(), dynamic_matmul=st.booleans())
+a_graph_and_data = given(graph=graphs(), data=st.data())
+
+
+@FEW
+@a_graph_and_target
 def test_the_rules_written_again_give_the_same_regions(graph: _Graph, dynamic_matmul: bool) -> None:
     decisions = decide(graph.model(), dynamic_matmul=dynamic_matmul)
     _check(decisions, _Oracle(graph, dynamic_matmul))
 
 
-@settings(deadline=None, max_examples=100)
-@given(graph=graphs(), data=st.data())
+@pytest.mark.full
+@MANY
+@a_graph_and_target
+def test_the_rules_written_again_on_many_graphs(graph: _Graph, dynamic_matmul: bool) -> None:
+    decisions = decide(graph.model(), dynamic_matmul=dynamic_matmul)
+    _check(decisions, _Oracle(graph, dynamic_matmul))
+
+
+@FEW
+@a_graph_and_data
 def test_the_order_of_the_nodes_does_not_matter(graph: _Graph, data: st.DataObject) -> None:
+    _check_another_order(graph, data)
+
+
+@pytest.mark.full
+@MANY
+@a_graph_and_data
+def test_the_order_of_the_nodes_of_many_graphs(graph: _Graph, data: st.DataObject) -> None:
+    _check_another_order(graph, data)
+
+
+def _check_another_order(graph: _Graph, data: st.DataObject) -> None:
     count = len(graph.nodes)
     wanted = data.draw(st.permutations(range(count)))
     known, order = {"x"}, []
@@ -821,8 +847,8 @@ def test_the_order_of_the_nodes_does_not_matter(graph: _Graph, data: st.DataObje
     assert {node.node for node in one.skipped} == {node.node for node in other.skipped}
 
 
-@settings(deadline=None, max_examples=60)
-@given(graph=graphs(), data=st.data())
+@FEW
+@a_graph_and_data
 def test_a_refused_node_only_takes_others_with_it(graph: _Graph, data: st.DataObject) -> None:
     before = decide(graph.model())
     if not before.nodes:
@@ -833,7 +859,7 @@ def test_a_refused_node_only_takes_others_with_it(graph: _Graph, data: st.DataOb
     assert name not in outputs_by_node(after)
 
 
-@settings(deadline=None, max_examples=60)
+@FEW
 @given(graph=graphs())
 def test_planning_twice_gives_the_same_and_changes_nothing(graph: _Graph) -> None:
     model = to_ir(graph.model())

@@ -22,6 +22,7 @@ UNIT_ROUNDOFF = 2.0**-24
 def run(model: onnx.ModelProto, feeds: Feeds) -> list[npt.NDArray[Any]]:
     """The outputs of a model, without any optimisation of the runtime."""
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # the others would spin
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(
@@ -78,6 +79,7 @@ def assert_close(
 def operators_in_runtime(model: onnx.ModelProto, folder: Path) -> list[str]:
     """The types of the nodes that the basic optimisations of the runtime leave, in order."""
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # the others would spin
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(folder / "optimized.onnx")
     options.log_severity_level = 4

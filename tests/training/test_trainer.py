@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from onnxq.training.losses import Distillation  # noqa: E402
 from onnxq.training.options import TrainingOptions  # noqa: E402
 from onnxq.training.program import compile_model  # noqa: E402
 from onnxq.training.student import Student  # noqa: E402
-from onnxq.training.trainer import Status, Trainer  # noqa: E402
+from onnxq.training.trainer import History, Status, Trainer  # noqa: E402
 from tests.training.quantized_models import load, quantize, samples  # noqa: E402
 
 OPTIONS = TrainingOptions(epochs=6, batch_size=4, learning_rate=1.0, threads=1)
@@ -65,9 +65,27 @@ def learned(trainer: Trainer) -> list[np.ndarray]:
     return [one.detach().numpy().copy() for one in trainer.student.quantities.learned]
 
 
-def test_training_gains_and_the_best_point_is_kept() -> None:
-    trainer = make_trainer()
-    history = trainer.fit()
+@dataclass(frozen=True)
+class Run:
+    """A training that ran to its end."""
+
+    trainer: Trainer
+    history: History
+    told: list[Status]
+    saved: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def whole() -> Run:
+    """One for all tests that look at it."""
+    told: list[Status] = []
+    saved: list[dict[str, Any]] = []
+    trainer = make_trainer(report=told.append, save=saved.append)
+    return Run(trainer, trainer.fit(), told, saved)
+
+
+def test_training_gains_and_the_best_point_is_kept(whole: Run) -> None:
+    trainer, history = whole.trainer, whole.history
     losses = [point.validation_loss for point in history.points]
     assert history.gained
     assert losses[history.best] == min(losses)
@@ -77,23 +95,22 @@ def test_training_gains_and_the_best_point_is_kept() -> None:
     assert sqnr_db == pytest.approx(history.points[history.best].sqnr_db, abs=1e-6)
 
 
-def test_the_same_seed_gives_the_same_numbers() -> None:
-    first, second = make_trainer(), make_trainer()
-    first.fit()
+def test_the_same_seed_gives_the_same_numbers(whole: Run) -> None:
+    second = make_trainer()
     second.fit()
-    for a, b in zip(learned(first), learned(second), strict=True):
+    for a, b in zip(learned(whole.trainer), learned(second), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_what_gains_nothing_leaves_the_start() -> None:
-    trainer = make_trainer(replace(OPTIONS, learning_rate=1e4))
+    trainer = make_trainer(replace(OPTIONS, learning_rate=1e4, epochs=2))
     history = trainer.fit()
     assert not history.gained
     assert all(not one.any() for one in learned(trainer))
 
 
 def test_the_trial_takes_the_rate_that_got_furthest() -> None:
-    trainer = make_trainer(replace(OPTIONS, learning_rate=None))
+    trainer = make_trainer(replace(OPTIONS, learning_rate=None, epochs=2))
     history = trainer.fit()
     assert set(history.trials) == {0.3, 1.0, 3.0}
     assert history.trials[history.factor] == min(history.trials.values())
@@ -119,21 +136,16 @@ def test_the_time_limit_ends_it() -> None:
     assert history.points[-1].epoch == 1
 
 
-def test_it_goes_on_from_a_checkpoint_as_if_it_had_not_stopped() -> None:
-    saved: list[dict[str, Any]] = []
-    whole = make_trainer(save=saved.append)
-    history = whole.fit()
-    resumed = make_trainer(resumed=saved[2])
+def test_it_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(whole: Run) -> None:
+    resumed = make_trainer(resumed=whole.saved[2])
     again = resumed.fit()
-    for a, b in zip(learned(whole), learned(resumed), strict=True):
+    for a, b in zip(learned(whole.trainer), learned(resumed), strict=True):
         np.testing.assert_array_equal(a, b)
     assert [point.validation_loss for point in again.points] == [
-        point.validation_loss for point in history.points
+        point.validation_loss for point in whole.history.points
     ]
 
 
-def test_steps_are_told_in_order() -> None:
-    told: list[Status] = []
-    make_trainer(report=told.append).fit()
-    assert [one.step for one in told] == list(range(1, 19))
-    assert {one.steps for one in told} == {18}
+def test_steps_are_told_in_order(whole: Run) -> None:
+    assert [one.step for one in whole.told] == list(range(1, 19))
+    assert {one.steps for one in whole.told} == {18}
