@@ -35,6 +35,11 @@ def run_here(
 @pytest.fixture
 def workers_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """``onnxq run`` sees to its models in this process, one after the other."""
+    see_to_models_here(monkeypatch)
+
+
+def see_to_models_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For as long as ``monkeypatch`` lasts."""
 
     def run_tasks(
         tasks: Sequence[Task], *, jobs: int

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.cli.running import CALIB_DATA, COMMAND, SAMPLE_MODELS, assert_refused, list_files, onnxq
+from onnxq.cli import run
+from tests.cli.conftest import see_to_models_here
+from tests.cli.running import CALIB_DATA, COMMAND, SAMPLE_MODELS, assert_refused, list_files
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -65,8 +67,10 @@ def copy_samples(folder: Path) -> Path:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a pipeline that ran."""
     models = copy_samples(tmp_path_factory.mktemp("finished"))
-    result = onnxq("run", "--jobs", "2", cwd=models)
-    assert result.returncode == 0, result.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        see_to_models_here(patch)
+        patch.chdir(models)
+        assert run(["run"]) == 0
     return models
 
 

@@ -84,7 +84,7 @@ def test_it_gains() -> None:
         validation=Examples(lambda: iter(examples[9:])),
         outputs=("y",),
         loss=loss,
-        options=TrainingOptions(epochs=6, batch_size=3, learning_rate=1.0, threads=1),
+        options=TrainingOptions(epochs=3, batch_size=3, learning_rate=1.0, threads=1),
         report=lambda _status: None,
     )
     history = trainer.fit()
