@@ -49,7 +49,7 @@ def quantize_dynamic(
         weights: int8, uint8, int4, uint4, fp16 or bf16.
         per_channel: one scale for each output channel; False for one a tensor.
         block_size: elements that share a scale in 4-bit weights; None for the target's default.
-        symmetric: None for the default of the type (asymmetric for the unsigned ones).
+        symmetric: None for the default of the type (asymmetric for 4 bits and the unsigned ones).
         reduce_range: 7-bit weights; None for larger scales where this processor adds inexactly
             (x86 without VNNI).
         storage: also store small what no integer kernel reads.

@@ -23,6 +23,9 @@ ACCURACY_LEVEL = 4
 STORED_MIDPOINT = 8
 """MatMulNBits stores unsigned nibbles; without zero points, 8 stands for 0."""
 
+CENTRED = ("LayerNormalization", "SkipLayerNormalization")
+"""Operators that subtract the mean of what they give."""
+
 
 def rewrite_blocked_matmul(rewriter: Rewriter, jobs: list[Job]) -> None:
     """Replace a MatMul or Gemm node by MatMulNBits, or by a blocked DequantizeLinear and MatMul."""
@@ -65,7 +68,16 @@ def read_matrix(job: Job) -> Array:
 def _quantize(rewriter: Rewriter, job: Job) -> tuple[Array, Parameters]:
     """Integers and parameters, chosen with data where they were."""
     known = rewriter.blocks.get(block_key(job))
-    return known or quantize_blocks(read_matrix(job), scheme_of(job.tensor))
+    return known or quantize_blocks(
+        read_matrix(job), scheme_of(job.tensor), keeps_sums=not _reads_normalized(job)
+    )
+
+
+def _reads_normalized(job: Job) -> bool:
+    """Whether the elements of each input sum to about 0, so that the sum of a column is free."""
+    activation = job.use.node.inputs[0]
+    producer = None if activation is None else activation.producer()
+    return producer is not None and producer.op_type in CENTRED
 
 
 def _add_nbits(rewriter: Rewriter, job: Job, activation: ir.Value) -> ir.Value:

@@ -9,16 +9,21 @@ import numpy.typing as npt
 
 from onnxq.numerics.affine import FloatArray, Parameters, quantize
 from onnxq.numerics.block_scales import fit_blocks
+from onnxq.numerics.block_sums import keep_column_sums
 from onnxq.numerics.second_order import round_second_order
 from onnxq.schemes import Scheme
 
 
-def quantize_blocks(weight: FloatArray, scheme: Scheme) -> tuple[npt.NDArray[np.int32], Parameters]:
-    """Round a matrix to nearest with one scale a block, the one with the least error.
+def quantize_blocks(
+    weight: FloatArray, scheme: Scheme, *, keeps_sums: bool = False
+) -> tuple[npt.NDArray[np.int32], Parameters]:
+    """Round a matrix with one scale a block, the one with the least error.
 
     Args:
         weight: shape [K, N]; blocks run along K, the last one may be short.
         scheme: integer type, block size and symmetry.
+        keeps_sums: move a few elements off their nearest integers, so that the errors of each
+            column sum to nearly 0.
 
     Returns:
         Integers of shape [blocks, block_size, N] (short blocks padded with the zero point) and
@@ -31,9 +36,12 @@ def quantize_blocks(weight: FloatArray, scheme: Scheme) -> tuple[npt.NDArray[np.
     ([[-8, 7], [-8, 0]], [1.0, -0.125])
     """
     padded = _split(weight, scheme)
-    parameters = fit_blocks(padded, scheme)
+    fit = fit_blocks(padded, scheme)
     low, high = scheme.range
-    return quantize(padded, parameters, quantized_min=low, quantized_max=high), parameters
+    quantized = quantize(padded, fit.parameters, quantized_min=low, quantized_max=high)
+    if keeps_sums and quantized.size:
+        quantized = keep_column_sums(padded, quantized, fit, scheme, rows=len(weight))
+    return quantized, fit.parameters
 
 
 def quantize_blocks_second_order(
@@ -55,7 +63,8 @@ def quantize_blocks_second_order(
     importance = np.zeros(blocks * size)
     importance[: len(weight)] = np.diagonal(hessian)
     importance /= max(float(importance.mean()), np.finfo(np.float32).tiny)
-    parameters = fit_blocks(padded, scheme, importance=importance.reshape(blocks, size, 1))
+    fit = fit_blocks(padded, scheme, importance=importance.reshape(blocks, size, 1))
+    parameters = fit.parameters
 
     def spread(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         rows = np.broadcast_to(values, padded.shape).reshape(-1, columns)

@@ -71,7 +71,7 @@ class DynamicOptions:
         weights: type that weights are stored in.
         per_channel: one scale for each output channel; False for one a tensor.
         block_size: elements that share a scale in 4-bit weights; None for the target's default.
-        symmetric: None for the default of the type (asymmetric for the unsigned ones).
+        symmetric: None for the default of the type (asymmetric for 4 bits and the unsigned ones).
         reduce_range: 7-bit weights for integer kernels that add pairs of products; None for the
             target's default.
         storage: also store weights small that no integer kernel reads.
@@ -112,13 +112,13 @@ class DynamicOptions:
             )
         if self.weights.is_half:
             self._refuse_for_half()
-        if self.weights is WeightType.INT4 and self.symmetric is False:
-            raise UsageError("int4 blocks are symmetric; use --weights uint4 for asymmetric ones")
 
     @property
     def is_symmetric(self) -> bool:
-        """Whether integers are symmetric around real 0."""
-        return self.weights.is_signed if self.symmetric is None else self.symmetric
+        """Whether integers are symmetric around real 0. Blocks of 4 bits have zero points."""
+        if self.symmetric is not None:
+            return self.symmetric
+        return self.weights.is_signed and self.weights.bits > 4
 
     def reduces_range(self, target: Target) -> bool:
         """Whether weights that an integer kernel reads have 7 bits. Kernels for uint8 are exact."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from onnxq.pipelines import default_output
 from onnxq.plan import DynamicOptions, StaticOptions, parse_activation_type, parse_weight_type
 from onnxq.plan.options import parse_calibrated_format
-from onnxq.runs.building_samples import build_calibration, build_evaluation
+from onnxq.runs.building_samples import build_calibration, build_evaluation, build_rounding
 from onnxq.runs.jobs import ModelJob
 from onnxq.runs.keys import DYNAMIC, MODES, STATIC
 from onnxq.runs.settings import Settings
@@ -29,7 +29,8 @@ def build_job(settings: Settings) -> ModelJob | None:
     with settings.blame("target"):
         target = find_target(settings.get("target", "ort-cpu"))
     options = _build_static(settings, target) if mode == STATIC else _build_dynamic(settings)
-    calibration = build_calibration(settings) if mode == STATIC else None
+    build = build_calibration if mode == STATIC else build_rounding
+    calibration = build(settings)
     evaluation = build_evaluation(settings)
     if not settings.has("source") or options is None or target is None:
         return None

@@ -9,7 +9,8 @@ from onnxq.pipelines import Budget, RangeOptions, choose_level
 from onnxq.pipelines.compare import CompareOptions
 from onnxq.report.files import check_report_path
 from onnxq.runs.jobs import Calibration, Evaluation, SampleChoice
-from onnxq.runs.settings import Settings
+from onnxq.runs.keys import ROUNDING_KEYS, STATIC
+from onnxq.runs.settings import Settings, takes_samples
 from onnxq.samples import ImageOptions, SampleOptions
 
 
@@ -35,6 +36,21 @@ def build_calibration(settings: Settings) -> Calibration | None:
             save=Path(save) if save else None,
         )
     return None
+
+
+def build_rounding(settings: Settings) -> Calibration | None:
+    """The samples to round the 4-bit weights of a dynamic model with, if any."""
+    if not takes_samples(settings.own, settings.defaults):
+        for key in ROUNDING_KEYS:
+            if key in settings.own:
+                settings.note(f"{key}: is for {STATIC}, and for 4-bit weights; leave it out", key)
+        return None
+    if not settings.has("calib", "reader"):
+        if "samples" in settings.own:
+            settings.note("samples: needs calib or reader", "samples")
+        return None
+    samples = _choose_samples(settings, "calib", "reader", "samples")
+    return None if samples is None else Calibration(samples=samples, options=RangeOptions())
 
 
 def _read_level(settings: Settings, *, has_ranges: bool) -> str | None:

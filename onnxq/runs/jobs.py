@@ -51,10 +51,10 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Where ranges of activations come from.
+    """Where ranges of activations come from, or how 4-bit weights of a dynamic model are rounded.
 
     Attributes:
-        samples: None with ``load`` only.
+        samples: None with ``load`` only; all that a dynamic model has.
         options: how ranges are chosen.
         accuracy: level of techniques; None for the default.
         budget: that the result has to meet.
@@ -81,7 +81,7 @@ class ModelJob:
         target: name of a target.
         options: of the mode; their class says which mode.
         keep_metadata: keep the texts that exporters leave at nodes.
-        calibration: None for dynamic.
+        calibration: None for dynamic without samples.
         evaluation: None for the verification of the mode only.
     """
 

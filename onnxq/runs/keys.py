@@ -36,6 +36,9 @@ DYNAMIC = "dynamic"
 STATIC = "static"
 MODES = (DYNAMIC, STATIC)
 
+ROUNDING_KEYS = ("calib", "reader", "samples")
+"""Dynamic models use them for 4-bit weights only."""
+
 
 @dataclass(frozen=True)
 class Key:
@@ -72,9 +75,9 @@ _KEYS = (
     Key("op_types", Kind.TEXTS),
     Key("keep_metadata", Kind.FLAG),
     Key("block_size", Kind.INTEGER, (DYNAMIC,)),
-    Key("calib", Kind.TEXT, (STATIC,)),
-    Key("reader", Kind.TEXT, (STATIC,)),
-    Key("samples", Kind.COUNT, (STATIC,), Use.SAMPLES),
+    Key("calib", Kind.TEXT),
+    Key("reader", Kind.TEXT),
+    Key("samples", Kind.COUNT, use=Use.SAMPLES),
     Key("seed", Kind.INTEGER, use=Use.SAMPLES),
     Key("skip_bad", Kind.FLAG, use=Use.SAMPLES),
     Key("size", Kind.SIZE, use=Use.SAMPLES),

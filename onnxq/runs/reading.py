@@ -11,10 +11,10 @@ from typing import Any
 from onnxq.graph.small_files import read_small
 from onnxq.runs.building import build_job
 from onnxq.runs.jobs import Pipeline
-from onnxq.runs.keys import KEYS, MODES
+from onnxq.runs.keys import DYNAMIC, KEYS, MODES, ROUNDING_KEYS
 from onnxq.runs.places import check_inputs, check_names, check_places
 from onnxq.runs.problems import PipelineFileError, Problem, Problems
-from onnxq.runs.settings import Setting, Settings, read_settings
+from onnxq.runs.settings import Setting, Settings, read_settings, takes_samples
 from onnxq.runs.toml_lines import LineIndex
 
 if sys.version_info >= (3, 11):
@@ -105,7 +105,8 @@ def _merge(
     defaults = {
         name: setting
         for name, setting in common.items()
-        if mode not in MODES or mode in KEYS[name].modes
+        if (mode not in MODES or mode in KEYS[name].modes)
+        and (name not in ROUNDING_KEYS or mode != DYNAMIC or takes_samples(own, common))
     }
     # Samples come from one of the two; the model's own choice takes the place of the other.
     for one, other in (("calib", "reader"), ("eval", "eval_reader")):

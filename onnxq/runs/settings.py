@@ -14,6 +14,7 @@ from onnxq.errors import OnnxqError, UsageError
 from onnxq.runs.keys import BUDGET_KEYS, KEYS, Kind, Use, read_value
 from onnxq.runs.problems import Problems
 from onnxq.runs.toml_lines import LineIndex, Place
+from onnxq.schemes import WeightType
 
 T = TypeVar("T")
 
@@ -85,6 +86,13 @@ def _read_table(
             except UsageError as error:
                 problems.add(line, f"{written} = {error}")
     return found
+
+
+def takes_samples(own: Mapping[str, Setting], common: Mapping[str, Setting]) -> bool:
+    """Whether a dynamic model has weights that are rounded with samples."""
+    weights = own.get("weights") or common.get("weights")
+    known = {one.value: one for one in WeightType}
+    return weights is not None and weights.value in known and known[weights.value].bits == 4
 
 
 def _explain_unknown(written: str) -> str:

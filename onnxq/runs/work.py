@@ -102,14 +102,18 @@ def _quantize(job: ModelJob, progress: Progress) -> _Quantized:
 
 def _run_mode(job: ModelJob, progress: Progress) -> QuantizationResult:
     target, options, calibration = find_target(job.target), job.options, job.calibration
+    chosen = None if calibration is None else calibration.samples
+    samples = None if chosen is None else chosen.open()
     if isinstance(options, DynamicOptions):
         return run_dynamic(
             job.source,
             job.output,
             target=target,
             options=options,
+            samples=samples,
             force=True,
             keep_metadata=job.keep_metadata,
+            progress=None if samples is None else progress,
         )
     assert calibration is not None
     if calibration.save is not None:
@@ -119,7 +123,7 @@ def _run_mode(job: ModelJob, progress: Progress) -> QuantizationResult:
         job.output,
         target=target,
         options=options,
-        samples=None if calibration.samples is None else calibration.samples.open(),
+        samples=samples,
         range_options=calibration.options,
         accuracy=calibration.accuracy,
         budget=calibration.budget,

@@ -9,6 +9,9 @@ import numpy as np
 import onnx
 import pytest
 
+from onnxq.numerics.affine import dequantize
+from onnxq.numerics.blocks import quantize_blocks
+from onnxq.schemes import Scheme, WeightType
 from onnxq.targets.presets import ORT_CPU
 from tests.apply.quantized import ELEMENT_TYPES, TARGETS, Array, Quantized, domains, quantize
 from tests.models import float_weight, make_model
@@ -98,7 +101,7 @@ def check(
     block_size: int,
     *,
     bias: Array | float = 0.0,
-    symmetric: bool = True,
+    symmetric: bool = False,
 ) -> None:
     """``actual`` is x w + bias up to what the blocks and the activations lose.
 
@@ -130,7 +133,11 @@ def check(
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("weights", ["int4", "uint4"])
+@pytest.mark.parametrize(
+    ("weights", "symmetric"),
+    [("int4", True), ("int4", False), ("uint4", False)],
+    ids=["int4-symmetric", "int4", "uint4"],
+)
 @pytest.mark.parametrize(
     ("rows", "block_size"),
     [(128, None), (128, 16), (256, 32), (200, 64), (200, 128), (257, 128), (96, 128), (255, 256)],
@@ -146,15 +153,21 @@ def check(
     ],
 )
 def test_matmul_is_within_the_bound_of_its_blocks(
-    rows: int, block_size: int | None, weights: str, target: str, tmp_path: Path
+    rows: int,
+    block_size: int | None,
+    weights: str,
+    symmetric: bool,
+    target: str,
+    tmp_path: Path,
 ) -> None:
     rng = np.random.default_rng(rows)
     w = float_weight(rng, (rows, N))
     x = (rng.standard_normal((M, rows)) + 0.5).astype(np.float32)
     model = make_model("y = MatMul(x, w)", f"float[M, {rows}] x", f"float[M, {N}] y", {"w": w})
-    quantized = quantize(model, tmp_path, weights=weights, target=target, block_size=block_size)
+    options = {"weights": weights, "symmetric": symmetric or None, "block_size": block_size}
+    quantized = quantize(model, tmp_path, target=target, **options)
     size = block_size or ORT_CPU.default_block_size
-    check(quantized, quantized.run({"x": x})[0], x, w, size, symmetric=weights == "int4")
+    check(quantized, quantized.run({"x": x})[0], x, w, size, symmetric=symmetric)
 
 
 @pytest.mark.parametrize("kind", ["float", "float16", "double"])
@@ -219,15 +232,15 @@ def test_standard_target_runs_in_the_reference_implementation(weights: str, tmp_
     )
 
 
-@pytest.mark.parametrize(("weights", "midpoint_only"), [("int4", True), ("uint4", False)])
+@pytest.mark.parametrize("midpoint_only", [True, False], ids=["symmetric", "asymmetric"])
 def test_zero_points_are_written_only_where_they_differ(
-    weights: str, midpoint_only: bool, tmp_path: Path
+    midpoint_only: bool, tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(5)
     model = make_model(
         "y = MatMul(x, w)", "float[M, 128] x", "float[M, 64] y", {"w": float_weight(rng, (128, N))}
     )
-    quantized = quantize(model, tmp_path, weights=weights)
+    quantized = quantize(model, tmp_path, weights="int4", symmetric=midpoint_only or None)
     (node,) = quantized.model.graph.node
     assert (len(node.input) == 3) is midpoint_only
     attributes = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
@@ -274,7 +287,6 @@ def test_matrix_that_4_bit_kernels_cannot_take_becomes_8_bit(
         pytest.param({"block_size": 20}, id="no-power-of-two"),
         pytest.param({"block_size": 8}, id="too-small"),
         pytest.param({"block_size": 32, "weights": "int8"}, id="8-bit"),
-        pytest.param({"symmetric": False}, id="asymmetric-int4"),
     ],
 )
 def test_contradicting_options_are_refused(options: dict[str, Any], tmp_path: Path) -> None:
@@ -290,6 +302,27 @@ def test_contradicting_options_are_refused(options: dict[str, Any], tmp_path: Pa
         quantize(model, tmp_path, **{"weights": "int4", **options})
     assert caught.value.exit_code == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx"]
+
+
+@pytest.mark.parametrize("middle", ["LayerNormalization", "Relu"])
+def test_sums_are_kept_where_inputs_have_a_mean(middle: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(10)
+    w, scale = float_weight(rng, (128, N)), np.ones(128, np.float32)
+    call = "LayerNormalization(x, s)" if middle == "LayerNormalization" else "Relu(x)"
+    model = make_model(
+        f"h = {call} y = MatMul(h, w)", "float[M, 128] x", f"float[M, {N}] y", {"w": w, "s": scale}
+    )
+    quantized = quantize(model, tmp_path, weights="int4")
+    errors = read_matrix(quantized, 128) - w
+    nearest, parameters = quantize_blocks(
+        w, Scheme(type=WeightType.INT4, block_size=128, symmetric=False)
+    )
+    plain = dequantize(nearest, parameters).reshape(128, N) - w
+    if middle == "LayerNormalization":
+        np.testing.assert_allclose(errors, plain, atol=1e-6)
+    else:
+        # A sum of 128 errors, each of half a step at most, against less than a step.
+        assert np.abs(errors.sum(axis=0)).mean() < 0.3 * np.abs(plain.sum(axis=0)).mean()
 
 
 SURROUNDINGS = {

@@ -17,6 +17,7 @@ Array = npt.NDArray[Any]
 
 SCHEMES = {
     "int4": Scheme(type=WeightType.INT4, block_size=16),
+    "int4_asymmetric": Scheme(type=WeightType.INT4, block_size=16, symmetric=False),
     "uint4": Scheme(type=WeightType.UINT4, block_size=16, symmetric=True),
     "uint4_asymmetric": Scheme(type=WeightType.UINT4, block_size=16, symmetric=False),
 }
@@ -40,13 +41,39 @@ def _measure(
     return total
 
 
+def _plain_scales(real: Array, scheme: Scheme) -> dict[str, Parameters]:
+    """The largest magnitude at the seventh or eighth integer."""
+    largest = np.abs(real).max(axis=1, keepdims=True)
+    smallest = np.finfo(np.float32).tiny
+    middle = np.full(largest.shape, scheme.midpoint, np.int32)
+    return {
+        str(steps): Parameters(np.maximum(largest / np.float32(steps), smallest), middle)
+        for steps in (7, 8)
+    }
+
+
+@settings(deadline=None, max_examples=100)
+@given(real=block_arrays, name=schemes)
+def test_no_block_is_worse_than_with_plain_scales(real: Array, name: str) -> None:
+    scheme = SCHEMES[name]
+    fit = fit_blocks(real, scheme)
+    reached = _measure(real, fit.parameters, scheme)
+    slack = 1e-5 * np.square(real, dtype=np.float64).sum(axis=1)
+    # Scales are normal floats at least: what is smaller than eight of the smallest may become 0.
+    slack += 16 * (8 * float(np.finfo(np.float32).tiny)) ** 2
+    for plain in _plain_scales(real, scheme).values():
+        lost = _measure(real, plain, scheme)
+        assert np.all(reached <= lost + slack)
+        assert np.all(fit.plain_error[:, 0] <= lost + slack)
+
+
 @settings(deadline=None, max_examples=100)
 @given(real=block_arrays, name=schemes, weighted=st.booleans())
 def test_no_block_is_worse_than_with_its_extremes(real: Array, name: str, weighted: bool) -> None:
     scheme = SCHEMES[name]
     importance = np.linspace(0.1, 4, 16).reshape(1, 16, 1) if weighted else None
     spread = None if importance is None else np.broadcast_to(importance, (len(real), 16, 1))
-    found = fit_blocks(real, scheme, importance=spread)
+    found = fit_blocks(real, scheme, importance=spread).parameters
     assert found.scale.dtype == np.float32
     assert found.zero_point.dtype == np.int32
     assert np.all(np.abs(found.scale) >= np.finfo(np.float32).tiny)
@@ -58,13 +85,17 @@ def test_no_block_is_worse_than_with_its_extremes(real: Array, name: str, weight
     assert np.all(reached <= before + 1e-5 * power)
 
 
-@pytest.mark.parametrize(("name", "gain_db"), [("int4", 0.5), ("uint4_asymmetric", 0.3)], ids=str)
+@pytest.mark.parametrize(
+    ("name", "gain_db"),
+    [("int4", 0.5), ("int4_asymmetric", 0.3), ("uint4_asymmetric", 0.3)],
+    ids=str,
+)
 def test_gaussian_blocks_gain(name: str, gain_db: float) -> None:
     """Measured in blocks of 128: 0.6 dB and 0.5 dB."""
     scheme = Scheme(type=SCHEMES[name].type, block_size=128, symmetric=SCHEMES[name].symmetric)
     real = np.random.default_rng(0).standard_normal((20, 128, 20)).astype(np.float32)
     before = _measure(real, choose_block_parameters(real, scheme), scheme).sum()
-    after = _measure(real, fit_blocks(real, scheme), scheme).sum()
+    after = _measure(real, fit_blocks(real, scheme).parameters, scheme).sum()
     assert 10 * np.log10(before / after) > gain_db
 
 
@@ -77,7 +108,7 @@ def test_blocks_on_a_grid_stay_exact(name: str) -> None:
     integers[:, 0], integers[:, 1] = low, high
     zero_point = scheme.midpoint if scheme.symmetric else 5
     real = (np.float32(0.25) * (integers - zero_point)).astype(np.float32)
-    found = fit_blocks(real, scheme)
+    found = fit_blocks(real, scheme).parameters
     rounded = quantize(real, found, quantized_min=low, quantized_max=high)
     assert np.array_equal(dequantize(rounded, found), real)
 
@@ -89,23 +120,23 @@ def test_importance_keeps_what_matters() -> None:
     importance[0, 0] = 1e4
     scheme = SCHEMES["int4"]
     low, high = scheme.range
-    found = fit_blocks(real, scheme, importance=importance)
+    found = fit_blocks(real, scheme, importance=importance).parameters
     rebuilt = dequantize(quantize(real, found, quantized_min=low, quantized_max=high), found)
     assert abs(rebuilt[0, 0, 0] + 1.6) < 1e-3
 
 
 def test_blocks_do_not_depend_on_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     real = np.random.default_rng(2).standard_normal((9, 16, 5)).astype(np.float32)
-    whole = fit_blocks(real, SCHEMES["uint4_asymmetric"])
+    whole = fit_blocks(real, SCHEMES["uint4_asymmetric"]).parameters
     monkeypatch.setattr("onnxq.numerics.block_scales.STRETCH_ELEMENTS", 1)
-    apart = fit_blocks(real, SCHEMES["uint4_asymmetric"])
+    apart = fit_blocks(real, SCHEMES["uint4_asymmetric"]).parameters
     assert np.array_equal(whole.scale, apart.scale)
     assert np.array_equal(whole.zero_point, apart.zero_point)
 
 
 @pytest.mark.parametrize("shape", [(0, 16, 3), (2, 16, 0)], ids=str)
 def test_empty_arrays(shape: tuple[int, int, int]) -> None:
-    found = fit_blocks(np.zeros(shape, np.float32), SCHEMES["int4"])
+    found = fit_blocks(np.zeros(shape, np.float32), SCHEMES["int4"]).parameters
     assert found.scale.shape == (shape[0], 1, shape[2])
 
 

@@ -23,6 +23,7 @@ NUMPY_TYPES = {WeightType.INT4: ml_dtypes.int4, WeightType.UINT4: ml_dtypes.uint
 
 SCHEMES = {
     "int4": (WeightType.INT4, True),
+    "int4_asymmetric": (WeightType.INT4, False),
     "uint4": (WeightType.UINT4, True),
     "uint4_asymmetric": (WeightType.UINT4, False),
 }
@@ -89,9 +90,12 @@ def test_integers_are_in_range_and_shapes_are_those_of_the_blocks(
 def test_padding_is_exactly_zero(
     weight: npt.NDArray[np.float32], name: str, block_size: int
 ) -> None:
-    quantized, parameters = quantize_blocks(weight, _scheme(name, block_size))
+    scheme = _scheme(name, block_size)
+    quantized, parameters = quantize_blocks(weight, scheme, keeps_sums=True)
     rebuilt = dequantize(quantized, parameters).reshape(-1, weight.shape[1])
     assert not np.any(rebuilt[len(weight) :])
+    low, high = scheme.range
+    assert low <= parameters.zero_point.min() <= parameters.zero_point.max() <= high
 
 
 @pytest.mark.parametrize("name", sorted(SCHEMES))
@@ -100,7 +104,8 @@ def test_agrees_with_the_blocked_dequantize_linear_of_onnx(
     name: str, rows: int, rng: np.random.Generator
 ) -> None:
     scheme = _scheme(name, 32)
-    quantized, parameters = quantize_blocks(float_weight(rng, (rows, 5)), scheme)
+    weight = float_weight(rng, (rows, 5))
+    quantized, parameters = quantize_blocks(weight, scheme, keeps_sums=True)
     numpy_type = NUMPY_TYPES[scheme.type]
     node = helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"], axis=0, block_size=32)
     (expected,) = ReferenceEvaluator(node).run(
@@ -120,10 +125,12 @@ def test_one_scale_for_each_block_and_column(rng: np.random.Generator) -> None:
     quantized, parameters = quantize_blocks(weight, scheme)
     for block in range(4):
         for column in range(4):
-            part = weight[block * 16 : (block + 1) * 16, column : column + 1]
-            alone, own = quantize_blocks(part, scheme)
-            assert np.array_equal(quantized[block, :, column], alone[0, :, 0])
-            assert parameters.scale[block, 0, column] == own.scale[0, 0, 0]
+            others = float_weight(rng, (64, 4))
+            rows = slice(block * 16, (block + 1) * 16)
+            others[rows, column] = weight[rows, column]
+            alone, own = quantize_blocks(others, scheme)
+            assert np.array_equal(quantized[block, :, column], alone[block, :, column])
+            assert parameters.scale[block, 0, column] == own.scale[block, 0, column]
 
 
 def test_larger_blocks_are_never_better(rng: np.random.Generator) -> None:

@@ -78,8 +78,13 @@ class TestMatrices:
             ),
             pytest.param(
                 {"weights": "int4"},
-                Scheme(type=WeightType.INT4, axes=(1,), block_size=128),
+                Scheme(type=WeightType.INT4, axes=(1,), block_size=128, symmetric=False),
                 id="int4",
+            ),
+            pytest.param(
+                {"weights": "int4", "symmetric": True},
+                Scheme(type=WeightType.INT4, axes=(1,), block_size=128),
+                id="symmetric_int4",
             ),
             pytest.param(
                 {"weights": "uint4", "block_size": 32},
@@ -105,7 +110,7 @@ class TestMatrices:
             ({"per_channel": False}, "int8 per tensor in pairs"),
             ({"weights": "uint8"}, "uint8 per channel asymmetric"),
             ({"weights": "uint8", "reduce_range": True}, "uint8 per channel asymmetric 7-bit"),
-            ({"weights": "int4"}, "int4 blocks of 128"),
+            ({"weights": "int4"}, "int4 blocks of 128 asymmetric"),
             ({"weights": "fp16"}, "fp16"),
         ],
     )

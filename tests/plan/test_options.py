@@ -39,7 +39,6 @@ def test_other_names_are_refused_with_the_known_ones(name: str) -> None:
         pytest.param(
             {"weights": "int4", "block_size": -16}, "the kernels take 16, 32", id="negative_blocks"
         ),
-        pytest.param({"weights": "int4", "symmetric": False}, "uint4", id="asymmetric_int4"),
         pytest.param({"weights": "fp16", "per_channel": False}, "--per-tensor", id="fp16_tensor"),
         pytest.param({"weights": "fp16", "symmetric": True}, "--symmetric", id="fp16_symmetric"),
         pytest.param({"weights": "bf16", "symmetric": False}, "--asymmetric", id="bf16_asymmetric"),
@@ -66,7 +65,8 @@ def test_block_sizes(weights: WeightType, block_size: int) -> None:
         pytest.param(WeightType.INT8, False, False, id="asymmetric_int8"),
         pytest.param(WeightType.UINT8, None, False, id="uint8"),
         pytest.param(WeightType.UINT8, True, True, id="symmetric_uint8"),
-        pytest.param(WeightType.INT4, None, True, id="int4"),
+        pytest.param(WeightType.INT4, None, False, id="int4"),
+        pytest.param(WeightType.INT4, True, True, id="symmetric_int4"),
         pytest.param(WeightType.UINT4, None, False, id="uint4"),
     ],
 )

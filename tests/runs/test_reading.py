@@ -145,7 +145,7 @@ gates = { min_sqnr = 40 }
 """
     first, second = read_pipeline(write_pipeline(tmp_path, text)).jobs
     assert isinstance(first.options, DynamicOptions) and first.options.block_size == 64
-    assert first.calibration is None and first.evaluation is None
+    assert first.evaluation is None
     assert isinstance(second.options, StaticOptions)
     assert second.output == Path("b.static.onnx")
     assert second.evaluation is not None
@@ -219,7 +219,6 @@ mode = "foo"
         ('target = "tpu"', "5: no target is called 'tpu'"),
         ('weights = "fp16"\nper_channel = false', "6: --per-tensor has no meaning"),
         ("block_size = 32", "5: --block-size is for 4-bit weights"),
-        ('weights = "int4"\nsymmetric = false', "5: int4 blocks are symmetric"),
         ("include = 5", "5: include = 5: give a text, or a list of texts"),
         ('include = ["a", 5]', "5: include = ['a', 5]: give a text, or a list of texts"),
         ("seed = 1.5\neval = 'eval'", "5: seed = 1.5: give a whole number"),
@@ -241,7 +240,11 @@ mode = "foo"
         ('eval = "eval"\neval_reader = "m:f"', "6: eval_reader: stands beside eval"),
         ('eval_reader = "none.py:f"', "5: eval_reader: none.py: no such file"),
         ("save_ranges = 'r.json'", "5: save_ranges: is for static"),
-        ("samples = 3\neval = 'eval'", "5: samples: is for static"),
+        ("samples = 3\neval = 'eval'", "5: samples: is for static, and for 4-bit weights"),
+        ("calib = 'eval'", "5: calib: is for static, and for 4-bit weights"),
+        ("weights = 'fp16'\ncalib = 'eval'", "6: calib: is for static, and for 4-bit weights"),
+        ("weights = 'int4'\ncalib = 'none'", "6: calib: none: no such folder"),
+        ("weights = 'int4'\nsamples = 3\neval = 'eval'", "6: samples: needs calib or reader"),
         ("seed = 3", "5: seed: needs calib, reader or eval"),
         (f'output = "{"x" * 300}/y"', "5: output: "),
     ],
@@ -324,6 +327,28 @@ def test_keys_are_the_options_of_the_commands() -> None:
     assert set(KEYS) - own <= options
     assert set(BUDGET_KEYS) <= options
     assert all(isinstance(key.kind, Kind) for key in KEYS.values())
+
+
+@pytest.mark.parametrize(("weights", "is_used"), [("int4", True), ("uint4", True), ("int8", False)])
+@pytest.mark.parametrize("place", ["defaults", "model"])
+def test_samples_of_dynamic_models_are_for_4_bits(
+    place: str, weights: str, is_used: bool, tmp_path: Path
+) -> None:
+    lines = 'calib = "eval"\nsamples = 3\n'
+    text = (
+        f'[defaults]\nmode = "dynamic"\n{lines if place == "defaults" else ""}'
+        f'[[model]]\nsource = "a.onnx"\nweights = "{weights}"\n'
+        f"{lines if place == 'model' else ''}"
+    )
+    if place == "model" and not is_used:
+        assert len(mistakes(tmp_path, text)) == 2
+        return
+    (job,) = read_pipeline(write_pipeline(tmp_path, text)).jobs
+    assert (job.calibration is not None) is is_used
+    if job.calibration is not None:
+        assert job.calibration.samples is not None
+        assert job.calibration.samples.folder == Path("eval")
+        assert job.calibration.samples.options.limit == 3
 
 
 BUDGETED = """
