@@ -126,13 +126,16 @@ class WeightStore:
         array = _stored_zero_point(plan, shape)
         if dtype is not None:
             array = array.astype(dtype.numpy())
-        return self._array(plan, "zero_point", array, 1.0)
+        # A short name, as every layer has one.
+        return self._array(plan, "explicit_zero_point", array, 1.0, name="zero_point")
 
-    def _array(self, plan: TensorPlan, kind: str, array: Array, factor: float) -> ir.Value:
+    def _array(
+        self, plan: TensorPlan, kind: str, array: Array, factor: float, *, name: str | None = None
+    ) -> ir.Value:
         key = (plan.constant.value, kind, array.shape, array.dtype, factor)
         if key not in self._arrays:
             self._arrays[key] = self._editor.add_array(
-                plan.constant.scope, array, name=f"{plan.constant.value.name}_{kind}"
+                plan.constant.scope, array, name=name or f"{plan.constant.value.name}_{kind}"
             )
         return self._arrays[key]
 
