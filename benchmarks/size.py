@@ -5,7 +5,7 @@
 The large model is a chain of MatMul and Relu with its weights in several files. FOLDER needs twice
 its size; everything is deleted afterwards. Memory is the largest resident set of the process, pages
 of mapped files included. Limits: dynamic 3 times the largest tensor + 300 MB; static and compare
-run the float model: 2.5 times the float weights + 600 MB. Time is CPU time without the start of the
+run the float model: twice the float weights + 600 MB. Time is CPU time without the start of the
 process, and near-linear if twice the nodes take at most 2.6 times as long.
 """
 
@@ -67,7 +67,7 @@ def measure_large(folder: Path, gigabytes: float) -> list[list[str]]:
     matrices = max(FILES, round(gigabytes * 1000 * MEGABYTE / MATRIX_BYTES))
     write(folder, "large", str(matrices), str(WIDTH), str(FILES))
     float_bytes = matrices * MATRIX_BYTES
-    running_bytes = 2.5 * float_bytes + 600 * MEGABYTE
+    running_bytes = 2 * float_bytes + 600 * MEGABYTE
     rows = []
     for call in (
         Call("dynamic", ("-o", "small.onnx"), 3 * MATRIX_BYTES + 300 * MEGABYTE),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -247,3 +248,24 @@ def _documented(name: str) -> list[str]:
         if words and words[0] == name:
             return words[:2]
     raise AssertionError(f"{name} is not in the tree of errors")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: onnxq.quantize_dynamic(""),
+        lambda: onnxq.quantize_static("", "samples"),
+        lambda: onnxq.quantize_dynamic("m.onnx", ""),
+        lambda: onnxq.compare("", "q.onnx", "samples"),
+        lambda: onnxq.compare("m.onnx", "", "samples"),
+        lambda: onnxq.inspect(""),
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(
+    call: Callable[[], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "samples").mkdir()
+    np.savez(tmp_path / "samples" / "0.npz", x=np.ones(3, np.float32))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="a path is empty"):
+        call()

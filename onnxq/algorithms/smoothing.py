@@ -91,7 +91,8 @@ def observe_channels(recipe: Recipe, feeds: Iterable[Feeds], path: Path) -> tupl
     copy = copy_model(recipe.model)
     sizes = {value: layers[0].read_weight().shape[2] for value, layers in wanted.items()}
     names = list(_add_channel_probes(copy, sizes))
-    ir.save(copy.model, path, external_data=f"{path.name}.data", max_workers=1)
+    weights_path = path.with_name(f"{path.name}.data")
+    ir.save(copy.model, path, external_data=weights_path.name, max_workers=1)
     session = Session(path, lean=True)
     extremes: list[Array] = []
     for one in feeds:
@@ -101,6 +102,9 @@ def observe_channels(recipe: Recipe, feeds: Iterable[Feeds], path: Path) -> tupl
             merge[at % 2](extremes[at], array) if extremes else array
             for at, array in enumerate(results)
         ]
+    del session
+    # As large as the float model, and nothing reads it any more.
+    weights_path.unlink(missing_ok=True)
     return tuple(
         Smoothable(value, layers, extremes[2 * at], extremes[2 * at + 1])
         for at, (value, layers) in enumerate(wanted.items())

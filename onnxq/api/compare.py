@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxq.api.paths import optional_path
+from onnxq.api.paths import optional_path, required_path
 
 if TYPE_CHECKING:
     from onnxq.comparison.results import ComparisonReport
@@ -71,8 +70,8 @@ def compare(
         rounds=rounds,
     )
     return run_compare(
-        Path(float_model),
-        Path(quantized_model),
+        required_path(float_model),
+        required_path(quantized_model),
         samples=open_samples(optional_path(data), reader=reader, options=sample_options),
         options=options,
         progress=progress,

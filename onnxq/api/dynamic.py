@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxq.api.paths import optional_path
+from onnxq.api.paths import optional_path, required_path
 
 if TYPE_CHECKING:
     from onnxq.pipelines import Progress, QuantizationResult
@@ -98,7 +97,7 @@ def quantize_dynamic(
         op_types=tuple(op_types),
     )
     return run_dynamic(
-        Path(model),
+        required_path(model),
         optional_path(output),
         target=find_target(target),
         options=options,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from onnxq.api.paths import required_path
 
 if TYPE_CHECKING:
     from onnxq.report.inspection import Inspection
@@ -21,4 +22,4 @@ def inspect(
     from onnxq.report.inspection import inspect_model
     from onnxq.targets import find_target
 
-    return inspect_model(Path(model), plan=plan, target=find_target(target))
+    return inspect_model(required_path(model), plan=plan, target=find_target(target))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxq.api.paths import optional_path
+from onnxq.api.paths import optional_path, required_path
 
 if TYPE_CHECKING:
     from onnxq.pipelines import Progress
@@ -102,12 +101,12 @@ def quantize_qat(
     learnt = SampleOptions(limit=samples, seed=seed, skip_bad=skip_bad, images=images)
     every = SampleOptions(skip_bad=skip_bad, images=images)
     return run_qat(
-        Path(model),
+        required_path(model),
         optional_path(output),
         train=open_samples(
             optional_path(train), reader=reader, options=learnt, folder_option="--train DIR"
         ),
-        validation=None if val is None else open_samples(Path(val), options=every),
+        validation=None if val is None else open_samples(required_path(val), options=every),
         start=StartOptions(
             init=optional_path(init),
             bits_weights=bits_weights,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxq.api.paths import optional_path
+from onnxq.api.paths import optional_path, required_path
 
 if TYPE_CHECKING:
     from onnxq.pipelines import Progress, QuantizationResult
@@ -115,7 +114,7 @@ def quantize_static(
     else:
         opened = open_samples(optional_path(calib), reader=reader, options=chosen)
     return run_static(
-        Path(model),
+        required_path(model),
         optional_path(output),
         target=find_target(target),
         options=StaticOptions(

@@ -105,7 +105,7 @@ def stage_output(path: Path) -> Iterator[Output]:
             folder = _make_hidden_folder(path.parent)
         yield Output(path, folder / path.name)
     except OSError as error:
-        if not _is_no_room(error):
+        if not is_no_room(error):
             raise
         raise OutputError(_describe(path, error)) from error
     finally:
@@ -248,13 +248,14 @@ def _refuse_existing(path: Path) -> None:
         )
 
 
-def _is_no_room(error: OSError) -> bool:
+def is_no_room(error: OSError) -> bool:
+    """Whether a disk is full, or a quota or limit reached."""
     # numpy raises an error without a number where a disk is full.
     return error.errno in _NO_ROOM or (error.errno is None and " requested and " in str(error))
 
 
 def _describe(path: Path, error: OSError) -> str:
-    if _is_no_room(error):
+    if is_no_room(error):
         reason = error.strerror or str(error)
         return f"{path}: no room left to write it ({reason}); nothing was changed"
     return f"{path}: cannot be written: {error.strerror or error}; nothing was changed"

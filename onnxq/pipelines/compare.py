@@ -23,10 +23,12 @@ from onnxq.errors import (
     DataError,
     ExecutionError,
     InvalidModelError,
+    OutputError,
     UnsupportedModelError,
     UsageError,
 )
 from onnxq.graph.files import load_model
+from onnxq.graph.output import is_no_room
 from onnxq.pipelines.calibrate import Progress
 from onnxq.pipelines.common import pass_through
 from onnxq.rules.quantized import find_quantization
@@ -99,11 +101,25 @@ def run_compare(
     options = options or CompareOptions()
     check_limits(options.limits)
     show = progress or (lambda _label: pass_through)
-    with tempfile.TemporaryDirectory(prefix="onnxq-") as folder:
-        job = _Comparing(float_path, quantized_path, samples, options, show, Path(folder))
+    with _make_temporary_folder() as folder:
+        job = _Comparing(float_path, quantized_path, samples, options, show, folder)
         report = job.run()
     report = replace(report, gates=check_gates(report, options.limits))
     return replace(report, verdict=write_verdict(report))
+
+
+@contextlib.contextmanager
+def _make_temporary_folder() -> Iterator[Path]:
+    try:
+        with tempfile.TemporaryDirectory(prefix="onnxq-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        if not is_no_room(error):
+            raise
+        raise OutputError(
+            f"{tempfile.gettempdir()}: no room left for temporary files; free some, or set TMPDIR "
+            "to another folder"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ def test_smoothing_holds_one_weight(rng: np.random.Generator, tmp_path: Path) ->
     recipe = make_recipe(_chain(rng, "MatMul", (SIZE, SIZE)), samples, tmp_path)
     found = observe_channels(recipe, samples, tmp_path / "channels.onnx")
     assert len(found) == LAYERS
+    assert not (tmp_path / "channels.onnx.data").exists()
     peak, moved = _measure_peak(lambda: smooth(recipe, found, 0.5, tmp_path / "smoothed").model)
     assert moved == LAYERS
     # The weight, its product, that in the order of the file, its bytes; statistics need two more.

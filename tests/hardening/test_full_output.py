@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from onnxq.cli import run
 from onnxq.errors import OutputError
 from onnxq.graph.output import write_whole
 from onnxq.report import files
-from tests.cli.running import COMMAND, list_files
+from tests.cli.running import COMMAND, assert_refused, list_files
 from tests.models import float_weight, matmul_model, save
 
 Run = Callable[..., CompletedProcess[str]]
@@ -160,6 +161,19 @@ def test_a_lock_that_cannot_be_written_hides_nothing(
     result = run_here("run", "--json", cwd=folder)
     assert result.returncode == 3
     assert '"lock_error": "onnxq.lock: no room left"' in result.stdout
+
+
+def test_no_room_for_temporary_files(
+    folder: Path, run_here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from onnxq.pipelines import compare
+
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(compare, "measure_layers", fail)
+    result = run_here(*COMPARE, "--layers", cwd=folder)
+    assert_refused(result, 3, "no room left for temporary files; free some, or set TMPDIR")
 
 
 # A disk that is really full.
