@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from onnxq.algorithms.absorbing import find_absorbing_constants
 from onnxq.algorithms.layers import Layer, find_layers
 from onnxq.algorithms.recipe import Recipe
 from onnxq.calibration import Range
-from onnxq.graph.constants import add_initializer
+from onnxq.graph.constants import add_initializer, require_constant
 from onnxq.graph.copies import ModelCopy, copy_model
 from onnxq.graph.names import Names
 from onnxq.graph.offload import offload_array
@@ -152,6 +153,22 @@ def smooth(recipe: Recipe, smoothables: Sequence[Smoothable], alpha: float, fold
 
 
 def _divide(copy: ModelCopy, one: Smoothable, factors: Array, names: Names) -> ir.Value:
+    """Divide an activation for the products that read it; returns what they read then."""
+    places = find_absorbing_constants(one.value, factors.size, [layer.node for layer in one.layers])
+    if not places:
+        return _insert_division(copy, one, factors, names)
+    for node, index in places:
+        constant = node.inputs[index]
+        tensor = ir.Tensor(require_constant(constant).numpy() / factors)
+        name = names.new_value(f"{'' if constant is None else constant.name}_smoothed")
+        graph = copy.nodes[node].graph
+        # It is of the main graph, as its products are.
+        assert isinstance(graph, ir.Graph)
+        copy.nodes[node].replace_input_with(index, add_initializer(graph, tensor, name))
+    return copy.values[one.value]
+
+
+def _insert_division(copy: ModelCopy, one: Smoothable, factors: Array, names: Names) -> ir.Value:
     """Put a Mul between an activation and the products that read it."""
     value = copy.values[one.value]
     name = names.new_value(f"{value.name}_smooth_factors")
