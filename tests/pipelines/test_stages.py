@@ -136,6 +136,22 @@ def test_steps_are_reported_and_kept_one_by_one(
     assert not kept["x2.0"], "each is compared with the best before it"
 
 
+@pytest.mark.parametrize(("clips", "is_kept"), [(False, True), (True, False)])
+def test_more_is_asked_of_what_clips(
+    clips: bool, is_kept: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def narrow(_workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
+        ranges = {value: (low * 0.95, high * 0.95) for value, (low, high) in recipe.ranges.items()}
+        return {"narrow": replace(recipe, ranges=ranges)}
+
+    # From ranges that are far too wide, which are kept all the same.
+    monkeypatch.setattr(stages, "BETTER_BY_DB", -1000.0)
+    _use(monkeypatch, Stage("wide", _widen), Stage("narrow", narrow, clips=clips))
+    report = _reports(quantize_static(MODEL, tmp_path, images(10), accuracy="best"))["narrow"]
+    assert report.gain_db is not None and 0.1 < report.gain_db < 1.0
+    assert report.kept is is_kept
+
+
 def test_a_stage_that_cannot_run_is_told_of(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
