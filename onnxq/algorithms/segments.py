@@ -249,7 +249,7 @@ class SegmentModel:
         return self.model
 
     def open(self, path: Path, feeds: Mapping[str, Array]) -> Session:
-        """Save the model and load it.
+        """Save the model and load it; it is empty afterwards.
 
         Args:
             path: where to.
@@ -269,7 +269,12 @@ class SegmentModel:
             size_threshold_bytes=OFFLOADED_TENSOR_BYTES,
             max_workers=1,
         )
-        return Session(path, lean=True, keeps_float_layers=True)
+        session = Session(path, lean=True, keeps_float_layers=True)
+        # A graph is a cycle, and the command line collects none: the weights of all segments of a
+        # sweep would stay.
+        for value in self._graph.initializers.values():
+            value.const_value = None
+        return session
 
 
 def _reads_from_outside(node: ir.Node) -> list[ir.Value]:

@@ -76,15 +76,11 @@ def quantize_dynamic(
     """
     from onnxq.pipelines import run_dynamic
     from onnxq.plan import DynamicOptions, parse_weight_type
-    from onnxq.samples import SampleOptions, open_samples
+    from onnxq.samples import SampleOptions, open_samples_if_named
     from onnxq.targets import find_target
 
-    opened = None
-    sample_options = SampleOptions(limit=samples, seed=seed, skip_bad=skip_bad, images=images)
-    if calib is None and reader is None:
-        sample_options.refuse_all("--calib or --reader")
-    else:
-        opened = open_samples(optional_path(calib), reader=reader, options=sample_options)
+    chosen = SampleOptions(limit=samples, seed=seed, skip_bad=skip_bad, images=images)
+    opened = open_samples_if_named(optional_path(calib), reader=reader, options=chosen)
     options = DynamicOptions(
         weights=parse_weight_type(weights),
         per_channel=per_channel,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxq.api.paths import optional_path, required_path
@@ -11,7 +12,7 @@ from onnxq.api.paths import optional_path, required_path
 if TYPE_CHECKING:
     from onnxq.pipelines import Progress
     from onnxq.pipelines.qat_result import TrainingResult
-    from onnxq.samples import ImageOptions
+    from onnxq.samples import ImageOptions, SampleOptions, Samples
     from onnxq.training.options import TrainingOptions
     from onnxq.training.trainer import Report
 
@@ -103,9 +104,7 @@ def quantize_qat(
     return run_qat(
         required_path(model),
         optional_path(output),
-        train=open_samples(
-            optional_path(train), reader=reader, options=learnt, folder_option="--train DIR"
-        ),
+        train=_open_training(optional_path(train), reader, learnt),
         validation=None if val is None else open_samples(required_path(val), options=every),
         start=StartOptions(
             init=optional_path(init),
@@ -131,6 +130,12 @@ def quantize_qat(
         progress=progress,
         report=report,
     )
+
+
+def _open_training(folder: Path | None, reader: str | None, options: SampleOptions) -> Samples:
+    from onnxq.samples import open_samples
+
+    return open_samples(folder, reader=reader, options=options, folder_option="--train DIR")
 
 
 def _choose_training(

@@ -102,17 +102,13 @@ def quantize_static(
     from onnxq.pipelines import Budget, RangeFiles, RangeOptions, run_static
     from onnxq.plan import StaticOptions, parse_activation_type, parse_weight_type
     from onnxq.plan.options import parse_calibrated_format
-    from onnxq.samples import SampleOptions, open_samples
+    from onnxq.samples import SampleOptions, open_samples_if_named
     from onnxq.schemes import ActivationScheme
     from onnxq.targets import find_target
 
     kind = parse_activation_type(activations)
-    opened = None
     chosen = SampleOptions(limit=samples, seed=seed, skip_bad=skip_bad, images=images)
-    if calib is None and reader is None:
-        chosen.refuse_all("--calib or --reader")
-    else:
-        opened = open_samples(optional_path(calib), reader=reader, options=chosen)
+    opened = open_samples_if_named(optional_path(calib), reader=reader, options=chosen)
     return run_static(
         required_path(model),
         optional_path(output),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -86,29 +86,15 @@ def compare(
     with hold_signals():
         import onnxq
         from onnxq.cli.output import deliver, make_console, print_json, show_progress
-        from onnxq.pipelines.conflicts import Kind, Reading, Writing, refuse_conflicts
         from onnxq.report.comparison_text import print_comparison
         from onnxq.report.files import (
             append_step_summary,
-            check_report_folder,
             make_json,
             write_report,
         )
         from onnxq.samples import ImageOptions
 
-    for path in reports:
-        check_report_folder(path)
-    refuse_conflicts(
-        [Writing("--report", path) for path in reports],
-        (
-            Reading("the file of --labels", values["labels"]),
-            Reading("the float model", float_model, Kind.MODEL),
-            Reading("the quantized model", quantized_model, Kind.MODEL),
-            Reading("--data", values["data"], Kind.SAMPLES),
-            Reading("--reader", values["reader"], Kind.CODE),
-            Reading("--metric", values["metric"], Kind.CODE),
-        ),
-    )
+    _check_reports(reports, float_model, quantized_model, values)
     images = ImageOptions(**{name: values.pop(name) for name in options.IMAGE_NAMES})
     asked = ((name, values.pop(name.replace("-", "_"))) for name, *_ in GATES)
     limits = {name: limit for name, limit in asked if limit is not None}
@@ -134,3 +120,25 @@ def compare(
     deliver(show, (*writers, partial(append_step_summary, report)))
     if not report.is_passed:
         raise click.exceptions.Exit(EXIT_NO)
+
+
+def _check_reports(
+    reports: tuple[Path, ...], float_model: Path, quantized_model: Path, values: Mapping[str, Any]
+) -> None:
+    """Refuse before the work what would fail after it."""
+    from onnxq.pipelines.conflicts import Kind, Reading, Writing, refuse_conflicts
+    from onnxq.report.files import check_report_folder
+
+    for path in reports:
+        check_report_folder(path)
+    refuse_conflicts(
+        [Writing("--report", path) for path in reports],
+        (
+            Reading("the file of --labels", values["labels"]),
+            Reading("the float model", float_model, Kind.MODEL),
+            Reading("the quantized model", quantized_model, Kind.MODEL),
+            Reading("--data", values["data"], Kind.SAMPLES),
+            Reading("--reader", values["reader"], Kind.CODE),
+            Reading("--metric", values["metric"], Kind.CODE),
+        ),
+    )

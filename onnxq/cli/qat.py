@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -168,32 +169,10 @@ def qat(*, model: Path, reports: tuple[Path, ...], as_json: bool, **values: Any)
             show_progress,
             show_training,
         )
-        from onnxq.pipelines.conflicts import Kind, Reading, Writing, refuse_conflicts
-        from onnxq.report.training import (
-            check_training_report,
-            print_training,
-            write_training_report,
-        )
+        from onnxq.report.training import print_training, write_training_report
         from onnxq.samples import ImageOptions
 
-    for path in reports:
-        check_training_report(path)
-    refuse_conflicts(
-        (
-            Writing("-o", values["output"], has_data=True),
-            Writing("--checkpoint", values["checkpoint"]),
-            *(Writing("--report", path) for path in reports),
-        ),
-        (
-            Reading("the file of --labels", values["labels"]),
-            Reading("the input model", model, Kind.MODEL),
-            Reading("--train", values["train"], Kind.SAMPLES),
-            Reading("--reader", values["reader"], Kind.CODE),
-            Reading("--val", values["val"], Kind.SAMPLES),
-            Reading("the model of --init", values["init"], Kind.MODEL),
-            Reading("--loss", values["loss"], Kind.CODE),
-        ),
-    )
+    _check_reports(model, reports, values)
     images = ImageOptions(**{name: values.pop(name) for name in options.IMAGE_NAMES})
     values["distill_layers"] = options.split_names(
         values["distill_layers"], option="--distill-layers", what="tensor"
@@ -217,3 +196,28 @@ def qat(*, model: Path, reports: tuple[Path, ...], as_json: bool, **values: Any)
     deliver(show, writers, written=result.output)
     if result.history.stopped == "interrupted":
         raise click.exceptions.Exit(EXIT_INTERRUPTED)
+
+
+def _check_reports(model: Path, reports: tuple[Path, ...], values: Mapping[str, Any]) -> None:
+    """Refuse before the work what would fail after it."""
+    from onnxq.pipelines.conflicts import Kind, Reading, Writing, refuse_conflicts
+    from onnxq.report.training import check_training_report
+
+    for path in reports:
+        check_training_report(path)
+    refuse_conflicts(
+        (
+            Writing("-o", values["output"], has_data=True),
+            Writing("--checkpoint", values["checkpoint"]),
+            *(Writing("--report", path) for path in reports),
+        ),
+        (
+            Reading("the file of --labels", values["labels"]),
+            Reading("the input model", model, Kind.MODEL),
+            Reading("--train", values["train"], Kind.SAMPLES),
+            Reading("--reader", values["reader"], Kind.CODE),
+            Reading("--val", values["val"], Kind.SAMPLES),
+            Reading("the model of --init", values["init"], Kind.MODEL),
+            Reading("--loss", values["loss"], Kind.CODE),
+        ),
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -72,7 +72,12 @@ class Writing:
 
 
 def list_readings(
-    source: Path, samples: Samples | None, option: str, *, in_place: bool
+    source: Path,
+    samples: Samples | None,
+    option: str,
+    *,
+    in_place: bool,
+    files: Mapping[str, Path | None] | None = None,
 ) -> tuple[Reading, ...]:
     """What every mode reads.
 
@@ -81,8 +86,10 @@ def list_readings(
         samples: to calibrate or train with.
         option: that names their folder.
         in_place: whether the model itself is to be replaced.
+        files: that are read besides, by the option that names them.
     """
     return (
+        *(Reading(f"the file of {name}", path) for name, path in (files or {}).items()),
         Reading("the input model", None if in_place else source, Kind.MODEL),
         Reading(option, None if samples is None else samples.folder, Kind.SAMPLES),
         Reading("--reader", None if samples is None else samples.reader, Kind.CODE),

@@ -67,18 +67,10 @@ def run_dynamic(
     destination = choose_destination(
         source, output, kind=options.weights.value, in_place=in_place, force=force or dry_run
     )
-    if samples is not None and options.weights.bits != 4:
-        raise UsageError(
-            f"--calib is for 4-bit weights; {options.weights.value} weights are rounded without "
-            "data: leave it out, or calibrate activations with onnxq static"
-        )
-    refuse_conflicts(
-        (Writing("-o", destination, has_data=True),),
-        (
-            *list_readings(source, samples, "--calib", in_place=in_place),
-            Reading("--data", data, Kind.SAMPLES),
-        ),
-    )
+    _refuse_samples(options, samples)
+    read = list_readings(source, samples, "--calib", in_place=in_place)
+    written = Writing("-o", destination, has_data=True)
+    refuse_conflicts((written,), (*read, Reading("--data", data, Kind.SAMPLES)))
     evaluation: Evaluation | None = None if data is None else SampleFolder.open(data)
     show = progress or (lambda _label: pass_through)
     with explain_damage(source):
@@ -111,6 +103,14 @@ def run_dynamic(
                 file, staged, verification, force=force, in_place=in_place
             )
         return replace(result, size_bytes=size_bytes, verification=verification)
+
+
+def _refuse_samples(options: DynamicOptions, samples: Samples | None) -> None:
+    if samples is not None and options.weights.bits != 4:
+        raise UsageError(
+            f"--calib is for 4-bit weights; {options.weights.value} weights are rounded without "
+            "data: leave it out, or calibrate activations with onnxq static"
+        )
 
 
 def _plan(target: Target, options: DynamicOptions, model: ir.Model, selection: Selection) -> Plan:

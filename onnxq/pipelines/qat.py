@@ -71,19 +71,15 @@ def run_qat(
             Writing("--checkpoint", lesson.checkpoint),
         ),
         (
-            Reading("the file of --labels", lesson.labels),
-            *list_readings(source, train, "--train", in_place=in_place),
+            *list_readings(
+                source, train, "--train", in_place=in_place, files={"--labels": lesson.labels}
+            ),
             Reading("--val", None if validation is None else validation.folder, Kind.SAMPLES),
             Reading("the model of --init", start.init, Kind.MODEL),
             Reading("--loss", lesson.loss, Kind.CODE),
         ),
     )
-    if lesson.checkpoint is not None:
-        check_output(source, lesson.checkpoint, force=True, option="--checkpoint")
-    if lesson.resume and lesson.checkpoint is not None:
-        from onnxq.training.checkpoints import check_checkpoint
-
-        check_checkpoint(lesson.checkpoint)
+    _check_checkpoint(source, lesson)
     file = load_model(source)
     refuse_beyond_memory(source, file.size_bytes, advice="free some, or take onnxq dynamic")
     job = _Job(
@@ -103,6 +99,16 @@ def run_qat(
             file, staged, result.verification, force=force, in_place=in_place
         )
         return replace(result, output=destination, verification=verification)
+
+
+def _check_checkpoint(source: Path, lesson: LessonOptions) -> None:
+    """Refuse before the work what would fail after it."""
+    from onnxq.training.checkpoints import check_checkpoint
+
+    if lesson.checkpoint is not None:
+        check_output(source, lesson.checkpoint, force=True, option="--checkpoint")
+        if lesson.resume:
+            check_checkpoint(lesson.checkpoint)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,7 @@ from onnxq.pipelines.common import (
     plan_model,
     write_smaller,
 )
-from onnxq.pipelines.conflicts import Reading, Writing, list_readings, refuse_conflicts
+from onnxq.pipelines.conflicts import Writing, list_readings, refuse_conflicts
 from onnxq.pipelines.improve import Improved, choose_level, improve
 from onnxq.pipelines.processor import adapt_target, note_products
 from onnxq.pipelines.publishing import publish_verified
@@ -77,25 +77,20 @@ def run_static(
         source, output, kind=KIND, in_place=in_place, force=force or dry_run
     )
     options.check_target(target)
-    files = range_files or RangeFiles()
+    files, limits = range_files or RangeFiles(), budget or Budget()
     level = choose_level(accuracy, has_ranges=files.load is not None)
     if not dry_run:
         asked = range_options or RangeOptions()
         files.check(source, asked, has_samples=samples is not None, force=force)
-        if samples is None:
-            _check_nothing_is_measured(level, budget or Budget())
+        _check_measured(level, limits, samples)
+    named = {"--ranges": files.load, "--labels": limits.labels}
     refuse_conflicts(
         (Writing("-o", destination, has_data=True), Writing("--save-ranges", files.save)),
-        (
-            Reading("the file of --ranges", files.load),
-            Reading("the file of --labels", None if budget is None else budget.labels),
-            *list_readings(source, samples, "--calib", in_place=in_place),
-        ),
+        list_readings(source, samples, "--calib", in_place=in_place, files=named),
     )
     with explain_damage(source):
-        file, selection = open_float_model(
-            source, options.uncalibrated, keep_metadata=keep_metadata
-        )
+        plain = options.uncalibrated
+        file, selection = open_float_model(source, plain, keep_metadata=keep_metadata)
         target = adapt_target(target)
         make_plan = partial(_plan, target, options)
         file, result, selection = plan_model(file, destination, target, make_plan, selection)
@@ -111,18 +106,17 @@ def run_static(
             range_options=range_options or RangeOptions(),
             range_files=files,
             level=level,
-            budget=budget or Budget(),
+            budget=limits,
             progress=progress or (lambda _label: pass_through),
         )
         refuse_beyond_memory(source, file.size_bytes, advice="free some, or take onnxq dynamic")
         with stage_output(destination) as staged:
             # Nothing else may hold the weights in memory any more.
-            result = job.offload(result, staged)
-            return job.run(result, staged, force=force, in_place=in_place)
+            return job.run(job.offload(result, staged), staged, force=force, in_place=in_place)
 
 
-def _check_nothing_is_measured(level: str, budget: Budget) -> None:
-    if LEVELS[level] or budget.is_set:
+def _check_measured(level: str, budget: Budget, samples: Samples | None) -> None:
+    if samples is None and (LEVELS[level] or budget.is_set):
         option = "a limit of accuracy" if budget.is_set else f"--accuracy {level}"
         raise UsageError(
             f"{option} needs samples to measure on: give --calib DIR or --reader MODULE:FUNCTION"

@@ -3,7 +3,7 @@
 from onnxq.samples.choice import held_back
 from onnxq.samples.folder import SampleFolder
 from onnxq.samples.options import ImageOptions, SampleOptions
-from onnxq.samples.reading import Sample, Samples, open_samples
+from onnxq.samples.reading import Sample, Samples, open_samples, open_samples_if_named
 from onnxq.samples.split import Part, calibration_part, verification_part
 from onnxq.samples.synthetic import Hints, propose_feeds
 
@@ -18,6 +18,7 @@ __all__ = [
     "calibration_part",
     "held_back",
     "open_samples",
+    "open_samples_if_named",
     "propose_feeds",
     "verification_part",
 ]

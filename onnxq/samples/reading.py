@@ -176,6 +176,21 @@ def open_samples(
     return Samples(source, skip_bad=options.skip_bad)
 
 
+def open_samples_if_named(
+    path: Path | None, *, reader: str | None, options: SampleOptions
+) -> Samples | None:
+    """As ``open_samples``; None where neither folder nor function is named.
+
+    Raises:
+        UsageError: options for samples, and no samples.
+        DataError: see ``open_samples``.
+    """
+    if path is None and reader is None:
+        options.refuse_all("--calib or --reader")
+        return None
+    return open_samples(path, reader=reader, options=options)
+
+
 def _load(entry: Entry, inputs: Sequence[InputSignature], masked: Counter[str]) -> Sample:
     feeds = fit_feeds(entry.where, entry.load(), inputs)
     masked.update(find_masked_inputs(entry.where, feeds))
