@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from onnxq.pipelines import Progress
     from onnxq.pipelines.qat_result import TrainingResult
     from onnxq.samples import ImageOptions
+    from onnxq.training.history import Report
     from onnxq.training.options import TrainingOptions
-    from onnxq.training.trainer import Report
 
 
 def quantize_qat(

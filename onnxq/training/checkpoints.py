@@ -11,7 +11,7 @@ import torch
 from onnxq.errors import DataError
 from onnxq.graph.output import write_whole
 
-_VERSION = 1
+_VERSION = 2
 
 
 def save_checkpoint(path: Path, state: dict[str, Any], fingerprint: str) -> None:

@@ -21,14 +21,16 @@ from onnxq.training.blockwise import BlockwiseTrainer
 from onnxq.training.checkpoints import load_checkpoint, save_checkpoint
 from onnxq.training.device import choose_device
 from onnxq.training.examples import Example, Examples
+from onnxq.training.history import History, Report
 from onnxq.training.losses import CrossEntropy, Distillation, FunctionLoss, Loss
 from onnxq.training.masters import find_masters
+from onnxq.training.mixtures import SHARE, SHARE_BESIDE_LABELS, Mixtures
 from onnxq.training.options import TrainingOptions
 from onnxq.training.program import compile_model
 from onnxq.training.quantities import Quantities
 from onnxq.training.student import Student
 from onnxq.training.teacher import Teacher, list_tensors
-from onnxq.training.trainer import History, Report, Trainer
+from onnxq.training.trainer import Trainer
 from onnxq.training.writing import write_back
 
 UNIT_SAMPLES = 64
@@ -187,6 +189,7 @@ def _make_trainer(
             loss=loss,
             options=options,
             report=report,
+            mixtures=_make_mixtures(lesson, school.teacher, student),
             save=_saver(lesson),
             resumed=_load(lesson),
         )
@@ -208,6 +211,14 @@ def _make_trainer(
         options=options,
         report=report,
     )
+
+
+def _make_mixtures(lesson: Lesson, teacher: Teacher, student: Student) -> Mixtures | None:
+    """Mixtures of samples, where the float model alone says what is right."""
+    if lesson.loss_function is not None:
+        return None
+    share = SHARE if lesson.labels is None else SHARE_BESIDE_LABELS
+    return Mixtures(lambda feeds: teacher.answer(feeds, together=student.stacks), share)
 
 
 def _make_student(

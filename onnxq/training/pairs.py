@@ -1,8 +1,8 @@
 """Weights whose products are added in pairs: no pair of them may become too large.
 
-On processors that add two products in 16 bits (``numerics.pairs``) static mode chooses scales in which
-no such sum overflows. Training moves weights, so it has to keep to that by itself. Otherwise the
-runtime computes something else than what was trained.
+On processors that add two products in 16 bits (``numerics.pairs``) static mode chooses scales in
+which no such sum overflows. Training moves weights, so it has to keep to that by itself. Otherwise
+the runtime computes something else than what was trained.
 """
 
 from __future__ import annotations
