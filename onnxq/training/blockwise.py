@@ -21,7 +21,7 @@ from onnxq.training.examples import Example, Examples, make_batches
 from onnxq.training.history import History, Point, Report, Status
 from onnxq.training.interpreter import run
 from onnxq.training.losses import Distillation, Loss
-from onnxq.training.options import TrainingOptions
+from onnxq.training.options import BATCH_SIZE, TrainingOptions
 from onnxq.training.quantities import Quantities
 from onnxq.training.student import Student
 from onnxq.training.tensors import to_numpy
@@ -129,7 +129,8 @@ class BlockwiseTrainer:
 
     def _options(self, train: Examples, began: float) -> TrainingOptions:
         options = self.options
-        epochs = options.epochs or -(-STEPS_OF_A_BLOCK * options.batch_size // train.count)
+        size = options.batch_size or BATCH_SIZE
+        epochs = options.epochs or -(-STEPS_OF_A_BLOCK * size // train.count)
         limit = options.time_limit_s
         if limit is not None:
             limit = max(1e-3, limit - (time.monotonic() - began))
@@ -154,7 +155,7 @@ class BlockwiseTrainer:
         return Examples(read)
 
     def _validate(self, history: History, step: int, loss: float, began: float) -> None:
-        batches = make_batches(self.validation.in_order(), self.options.batch_size)
+        batches = make_batches(self.validation.in_order(), self.options.batch_size or BATCH_SIZE)
         sqnr_db, found = self.student.measure(batches, self.outputs, self.loss)
         points, seconds = history.points, time.monotonic() - began
         points.append(Point(step, len(points), loss, found, sqnr_db, seconds))

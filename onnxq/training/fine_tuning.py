@@ -25,7 +25,7 @@ from onnxq.training.history import History, Report
 from onnxq.training.losses import CrossEntropy, Distillation, FunctionLoss, Loss
 from onnxq.training.masters import find_masters
 from onnxq.training.mixtures import SHARE, SHARE_BESIDE_LABELS, Mixtures
-from onnxq.training.options import TrainingOptions
+from onnxq.training.options import TrainingOptions, settle
 from onnxq.training.program import compile_model
 from onnxq.training.quantities import Quantities
 from onnxq.training.student import Student
@@ -178,6 +178,9 @@ def _make_trainer(
     student: Student, lesson: Lesson, school: _School, options: TrainingOptions, report: Report
 ) -> Trainer | BlockwiseTrainer:
     first = school.first
+    if not lesson.blockwise:
+        operations = student.count_operations(first[0])
+        options = settle(options, samples=school.train.count, operations=operations)
     outputs = _float_outputs(school.teacher, first[0], student)
     loss = _make_loss(lesson, outputs, list(islice(school.train.in_order(), UNIT_SAMPLES)))
     if not lesson.blockwise:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from onnxq.training.examples import Example, can_stack, stack
 from onnxq.training.interpreter import NodeError, run
@@ -59,6 +60,12 @@ class Student:
             if joined.shape != found.shape or _differ(joined, found):
                 return
         self.stacks = True
+
+    def count_operations(self, example: Example) -> float:
+        """Additions and products in matrix products and convolutions, for one example."""
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            self.outputs(example)
+        return float(counter.get_total_flops())
 
     def parts(self, batch: Sequence[Example]) -> list[tuple[Example, int]]:
         """What of a batch is run together, and how many samples it holds."""

@@ -17,7 +17,7 @@ from onnxq.training.history import History, Point, Report, Status
 from onnxq.training.losses import Loss
 from onnxq.training.mixtures import Mixtures
 from onnxq.training.optimizer import Optimizer
-from onnxq.training.options import TrainingOptions, choose_epochs
+from onnxq.training.options import BATCH_SIZE, TrainingOptions
 from onnxq.training.student import Student
 
 FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
@@ -49,7 +49,7 @@ class Trainer:
         validation: examples to choose by.
         outputs: names that SQNR is measured at.
         loss: to make smaller.
-        options: how.
+        options: how; settled.
         report: is told of each step.
         mixtures: makes new samples of those of each batch; None to learn from them as they are.
         save: is called after each validation with all that is needed to go on.
@@ -89,7 +89,7 @@ class Trainer:
         history = self.history
         size = self._batch_size
         steps_per_epoch = -(-self.train.count // size)
-        epochs = choose_epochs(self.options, steps_per_epoch)
+        epochs = self.options.epochs or 1
         history.steps = epochs * steps_per_epoch
         if resumed is None:
             self._validate(0, 0, math.nan)
@@ -118,7 +118,7 @@ class Trainer:
     @property
     def _batch_size(self) -> int:
         """Samples a step, such that no batch is much smaller than others."""
-        batches = -(-self.train.count // self.options.batch_size)
+        batches = -(-self.train.count // (self.options.batch_size or BATCH_SIZE))
         return -(-self.train.count // batches)
 
     def _prepare(self, factor: float, steps: int) -> tuple[Optimizer, Average]:
@@ -177,7 +177,7 @@ class Trainer:
                 taken += 1
 
     def _measure(self) -> tuple[float, float]:
-        batches = make_batches(self.validation.in_order(), self.options.batch_size)
+        batches = make_batches(self.validation.in_order(), self._batch_size)
         return self.student.measure(batches, self.outputs, self.loss)
 
     def _validate(self, step: int, epoch: int, loss: float) -> None:
