@@ -24,7 +24,7 @@ from onnxq.training.examples import Example, Examples
 from onnxq.training.history import History, Report
 from onnxq.training.losses import CrossEntropy, Distillation, FunctionLoss, Loss
 from onnxq.training.masters import find_masters
-from onnxq.training.mixtures import SHARE, SHARE_BESIDE_LABELS, Mixtures
+from onnxq.training.mixtures import SHARE, SHARE_BESIDE_LABELS, Mixtures, enlarge
 from onnxq.training.options import TrainingOptions, settle
 from onnxq.training.program import compile_model
 from onnxq.training.quantities import Quantities
@@ -204,10 +204,12 @@ def _make_trainer(
             "--blockwise: no place in this model where one tensor passes; leave it out"
         )
     school = _School.open(lesson, [one.target for one in segments])
+    mixtures = _make_mixtures(lesson, school.teacher, student)
+    train = school.train
     return BlockwiseTrainer(
         student=student,
         segments=segments,
-        train=school.train,
+        train=train if mixtures is None else enlarge(train, mixtures, seed=options.seed),
         validation=school.validation,
         outputs=outputs,
         loss=loss,

@@ -7,13 +7,14 @@ Zhang et al. 2018, arXiv:1710.09412), each a little varied, is one that nobody a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
 from onnxq.errors import DataError
-from onnxq.training.examples import Arrays, Example
+from onnxq.training.examples import KEPT_BYTES, Arrays, Example, Examples, make_batches
 from onnxq.training.tensors import Array
 from onnxq.training.variations import is_graded, vary
 
@@ -22,6 +23,12 @@ SHARE = 0.9
 
 SHARE_BESIDE_LABELS = 0.5
 """Likewise, where samples have labels: mixtures have none."""
+
+ENLARGED = 256
+"""Samples and mixtures that ``enlarge`` makes, where they fit in memory."""
+
+_GROUP = 32
+"""Samples among which ``enlarge`` mixes."""
 
 Ask = Callable[[Sequence[Arrays]], Sequence[Arrays]]
 
@@ -70,6 +77,37 @@ class Mixtures:
         for (at, feeds), targets in zip(mixed.items(), answers, strict=True):
             renewed[at] = replace(batch[at], feeds=feeds, targets=targets, labels=None)
         return renewed
+
+
+def enlarge(
+    examples: Examples, mixtures: Mixtures, *, seed: int, kept_bytes: int = KEPT_BYTES
+) -> Examples:
+    """Samples and, behind them, mixtures that stay the same; for those who read more than once.
+
+    Args:
+        examples: samples.
+        mixtures: makes new ones of them.
+        seed: of the mixtures.
+        kept_bytes: that all of them may take.
+    """
+    first = next(iter(examples.in_order()), None)
+    affordable = 0 if first is None else int(kept_bytes / max(1, first.size_bytes))
+    wanted = min(ENLARGED, affordable) - examples.count
+    if wanted <= 0:
+        return examples
+
+    def read() -> Iterator[Example]:
+        yield from examples.in_order()
+        yield from islice(_mix_forever(examples, mixtures, seed), wanted)
+
+    return Examples(read, kept_bytes=kept_bytes)
+
+
+def _mix_forever(examples: Examples, mixtures: Mixtures, seed: int) -> Iterator[Example]:
+    generator = np.random.default_rng(seed)
+    while True:
+        for batch in make_batches(examples.shuffled(generator), _GROUP):
+            yield from mixtures.renew(batch, generator)
 
 
 def mix(first: Arrays, second: Arrays, *, weight: float) -> dict[str, Array]:

@@ -10,8 +10,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from onnxq.errors import DataError  # noqa: E402
-from onnxq.training.examples import Arrays, Example  # noqa: E402
-from onnxq.training.mixtures import Mixtures, mix  # noqa: E402
+from onnxq.training.examples import Arrays, Example, Examples  # noqa: E402
+from onnxq.training.mixtures import Mixtures, enlarge, mix  # noqa: E402
 from onnxq.training.variations import (  # noqa: E402
     LARGEST_GAIN,
     LARGEST_SHIFT,
@@ -100,3 +100,22 @@ def test_variations_are_small_and_leave_masks_alone() -> None:
             best = min(best, float(np.std(here - there) / np.std(there)))
     assert 16 * LARGEST_SHIFT == 2 and 24 * LARGEST_SHIFT == 3
     assert 0.01 < best < LARGEST_GAIN + 0.1 + 0.05
+
+
+def test_samples_are_enlarged_by_mixtures_that_stay_the_same() -> None:
+    batch = [example(at) for at in range(10)]
+    size = batch[0].size_bytes
+    enlarged = enlarge(
+        Examples(lambda: iter(batch)), Mixtures(ask, 1.0), seed=1, kept_bytes=25 * size
+    )
+    found = list(enlarged.in_order())
+    assert [one.name for one in found[:10]] == [one.name for one in batch]
+    assert len(found) == 25
+    assert all(one.labels is None for one in found[10:])
+    for one, other in zip(found, enlarged.in_order(), strict=True):
+        np.testing.assert_array_equal(one.feeds["x"], other.feeds["x"])
+
+
+def test_samples_that_fill_the_memory_stay_alone() -> None:
+    examples = Examples(lambda: iter([example(at) for at in range(10)]))
+    assert enlarge(examples, Mixtures(ask), seed=1, kept_bytes=100) is examples
