@@ -179,8 +179,8 @@ def _make_trainer(
 ) -> Trainer | BlockwiseTrainer:
     first = school.first
     if not lesson.blockwise:
-        operations = student.count_operations(first[0])
-        options = settle(options, samples=school.train.count, operations=operations)
+        effort = student.measure_effort(first[0])
+        options = settle(options, samples=school.train.count, effort=effort)
     outputs = _float_outputs(school.teacher, first[0], student)
     loss = _make_loss(lesson, outputs, list(islice(school.train.in_order(), UNIT_SAMPLES)))
     if not lesson.blockwise:

@@ -65,7 +65,29 @@ MOST_OPERATIONS = 5e12
 0.8e9 a sample, gets 780 steps of 8, about 25 minutes of one core (x86-64 Zen 3)."""
 
 
-def settle(options: TrainingOptions, *, samples: int, operations: float) -> TrainingOptions:
+OPERATIONS_OF_A_CALL = 1e5
+"""What a call of torch takes, gradient included, in operations of the same time: 30 microseconds.
+A recurrent layer of many steps is many calls with little to compute."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a forward pass of one sample takes.
+
+    Attributes:
+        operations: additions and products.
+        calls: of torch; as many for a batch.
+    """
+
+    operations: float
+    calls: int = 0
+
+    def of_step(self, size: int) -> float:
+        """Of a batch, in operations."""
+        return max(1.0, size * self.operations + OPERATIONS_OF_A_CALL * self.calls)
+
+
+def settle(options: TrainingOptions, *, samples: int, effort: Effort) -> TrainingOptions:
     """Options with a batch size and a number of epochs.
 
     The same model and samples give the same numbers on every machine, so no time is measured.
@@ -73,19 +95,20 @@ def settle(options: TrainingOptions, *, samples: int, operations: float) -> Trai
     Args:
         options: of the user.
         samples: to learn from.
-        operations: of a forward pass of one sample, additions and products.
+        effort: of one sample.
 
-    >>> few = settle(TrainingOptions(), samples=80, operations=1e6)
+    >>> few = settle(TrainingOptions(), samples=80, effort=Effort(1e6, 1000))
     >>> few.batch_size, few.epochs
     (32, 334)
-    >>> large = settle(TrainingOptions(), samples=80, operations=1e9)
+    >>> large = settle(TrainingOptions(), samples=80, effort=Effort(1e9))
     >>> large.batch_size, large.epochs
     (8, 63)
     """
-    affordable = MOST_OPERATIONS / max(1.0, operations)
-    is_large = options.epochs is None and affordable < DEFAULT_STEPS * BATCH_SIZE
+    affordable = MOST_OPERATIONS / effort.of_step(BATCH_SIZE)
+    is_large = options.epochs is None and affordable < DEFAULT_STEPS
     size = options.batch_size or (SMALL_BATCH_SIZE if is_large else BATCH_SIZE)
-    steps = min(DEFAULT_STEPS, max(FEWEST_STEPS, int(affordable / size)))
+    affordable = MOST_OPERATIONS / effort.of_step(size)
+    steps = min(DEFAULT_STEPS, max(FEWEST_STEPS, int(affordable)))
     steps_per_epoch = -(-samples // size)
     epochs = options.epochs or max(2, -(-steps // steps_per_epoch))
     return replace(options, batch_size=size, epochs=epochs)
