@@ -142,7 +142,7 @@ def fine_tune(model: ir.Model, lesson: Lesson, options: TrainingOptions, report:
         trained={kind: len(quantities.of_kind(kind)) for kind in kinds},
         samples=(school.train.count, school.validation.count),
         device=str(device),
-        notes=(note,) if note else (),
+        notes=tuple(filter(None, (note, _note_mixtures(trainer)))),
     )
 
 
@@ -216,6 +216,13 @@ def _make_trainer(
         options=options,
         report=report,
     )
+
+
+def _note_mixtures(trainer: Trainer | BlockwiseTrainer) -> str:
+    mixtures = trainer.mixtures if isinstance(trainer, Trainer) else None
+    if mixtures is None or not mixtures.failed:
+        return ""
+    return f"learnt from the samples alone, as the float model refused {mixtures.failed}"
 
 
 def _make_mixtures(lesson: Lesson, teacher: Teacher, student: Student) -> Mixtures | None:

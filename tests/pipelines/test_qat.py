@@ -119,6 +119,18 @@ def test_labels(folder: Path) -> None:
     assert losses[result.history.best] < losses[0]
 
 
+def test_a_model_that_refuses_mixtures_is_trained_and_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise DataError("a mixture of samples: index out of range")
+
+    monkeypatch.setattr("onnxq.training.teacher.Teacher.answer", refuse)
+    result = train(folder)
+    assert result.kept
+    assert any("refused a mixture of samples: index" in note for note in result.notes)
+
+
 def test_layers_inside_are_learned_from(folder: Path) -> None:
     result = train(folder, distill_layers=["a", "g"])
     assert result.history.gained
