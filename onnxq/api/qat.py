@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from onnxq.pipelines import Progress
     from onnxq.pipelines.qat_result import TrainingResult
     from onnxq.samples import ImageOptions, SampleOptions, Samples
+    from onnxq.training.history import Report
     from onnxq.training.options import TrainingOptions
-    from onnxq.training.trainer import Report
 
 
 def quantize_qat(
@@ -38,7 +38,7 @@ def quantize_qat(
     target: str = "ort-cpu",
     blockwise: bool = False,
     epochs: int | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     learning_rate: float | None = None,
     gradient_clipping: float = 4.0,
     time_limit: float | None = None,
@@ -73,8 +73,9 @@ def quantize_qat(
         accuracy: level of static mode, for the start.
         target: name of a target.
         blockwise: train block after block.
-        epochs: passes over the samples; None for about 600 steps.
-        batch_size: samples a step.
+        epochs: passes over the samples; None for about 1000 steps, fewer where the
+            model is large.
+        batch_size: samples a step; None for 32, or 8 where the model is large.
         learning_rate: factor on the learning rates; None to find it in a short trial.
         gradient_clipping: a gradient longer than so many times the usual one is cut; 0 for never.
         time_limit: seconds of training after which the best so far is taken.
@@ -140,7 +141,7 @@ def _open_training(folder: Path | None, reader: str | None, options: SampleOptio
 
 def _choose_training(
     epochs: int | None,
-    batch_size: int,
+    batch_size: int | None,
     learning_rate: float | None,
     gradient_clipping: float,
     seed: int,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from onnxq.runtime.session import Feeds
-    from onnxq.training.trainer import Report, Status
+    from onnxq.training.history import Report, Status
 
 SECONDS_BETWEEN_LINES = 30
 

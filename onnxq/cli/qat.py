@@ -80,15 +80,13 @@ LESSON = combine(
 )
 TRAINING = combine(
     click.option(
-        "--epochs", type=int, metavar="N", help="Passes over the samples.  [default: ~600 steps]"
+        "--epochs", type=int, metavar="N", help="Passes over the samples.  [default: ~1000 steps]"
     ),
     click.option(
         "--batch-size",
         type=int,
-        default=32,
-        show_default=True,
         metavar="N",
-        help="Samples in one step of training.",
+        help="Samples in one step of training.  [default: 32, or 8 for large models]",
     ),
     click.option(
         "--learning-rate",

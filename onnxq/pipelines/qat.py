@@ -38,7 +38,7 @@ from onnxq.verification.comparison import Comparison
 
 if TYPE_CHECKING:
     from onnxq.training.fine_tuning import Tuned
-    from onnxq.training.trainer import Report
+    from onnxq.training.history import Report
 
 KIND = "qat"
 

@@ -11,7 +11,7 @@ from onnxq.verification import Verification
 
 if TYPE_CHECKING:
     from onnxq.training.fine_tuning import Tuned
-    from onnxq.training.trainer import History
+    from onnxq.training.history import History
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from onnxq.graph.constants import constant_tensor
 from onnxq.graph.scopes import iterate_scopes
 from onnxq.training.operators.fused import clip_limits, range_of
 from onnxq.training.operators.quantization import TYPE_LIMITS
+from onnxq.training.pairs import find_pairs
 from onnxq.training.quantities import (
     FloatTensor,
     IntegerBias,
@@ -173,8 +174,9 @@ class Binder:
             steps = master.to(self.device) / scale.first.reshape(use.axes)
             first = torch.where(torch.round(steps) == first, steps, first)
         learned = make_learned(first.shape, self.device)
+        pairs = find_pairs(use.elements) if zero_point is None else None
         self._others[use.elements] = IntegerWeight(
-            use.elements, first, learned, low, high, zero_point, scale, use.axes
+            use.elements, first, learned, low, high, zero_point, scale, use.axes, pairs
         )
 
     def _add_bias(self, node: ir.Node) -> None:

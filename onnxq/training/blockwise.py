@@ -18,13 +18,14 @@ import torch
 
 from onnxq.training.blocks import Segment, choose_quantities, make_part
 from onnxq.training.examples import Example, Examples, make_batches
+from onnxq.training.history import History, Point, Report, Status
 from onnxq.training.interpreter import run
 from onnxq.training.losses import Distillation, Loss
-from onnxq.training.options import TrainingOptions
+from onnxq.training.options import BATCH_SIZE, TrainingOptions
 from onnxq.training.quantities import Quantities
 from onnxq.training.student import Student
 from onnxq.training.tensors import to_numpy
-from onnxq.training.trainer import LEAST_GAIN, History, Point, Report, Status, Trainer
+from onnxq.training.trainer import LEAST_GAIN, Trainer
 
 STEPS_OF_A_BLOCK = 200
 UNIT_SAMPLES = 64
@@ -66,14 +67,18 @@ class BlockwiseTrainer:
         train, validation = self.train, self.validation
         try:
             for at, segment in enumerate(self.segments):
-                part = self._fit_segment(history, segment, settled, train, validation, began)
+                options = self._options(train, len(self.segments) - at, began)
+                part = self._fit_segment(
+                    history, segment, settled, train, validation, began, options
+                )
                 self._validate(
                     history, history.steps, part.points[part.best].validation_loss, began
                 )
                 if history.best == len(history.points) - 1:
                     best = quantities.save()
-                history.stopped = part.stopped
-                if part.stopped or at == len(self.segments) - 1:
+                if self._remaining(began) <= 0:
+                    history.stopped = "time limit"
+                if history.stopped or at == len(self.segments) - 1:
                     break
                 train, validation = (
                     self._behind(segment, examples) for examples in (train, validation)
@@ -91,6 +96,7 @@ class BlockwiseTrainer:
         train: Examples,
         validation: Examples,
         began: float,
+        options: TrainingOptions,
     ) -> History:
         program = make_part(self.student.program, segment)
         chosen = choose_quantities(self.student.quantities, program.trained)
@@ -117,7 +123,7 @@ class BlockwiseTrainer:
             validation=_restricted(validation, segment),
             outputs=(name,),
             loss=loss,
-            options=self._options(train, began),
+            options=options,
             report=report,
         )
         found = trainer.fit()
@@ -126,13 +132,19 @@ class BlockwiseTrainer:
             raise KeyboardInterrupt
         return found
 
-    def _options(self, train: Examples, began: float) -> TrainingOptions:
+    def _options(self, train: Examples, waiting: int, began: float) -> TrainingOptions:
+        """Of one block: an equal part of the time that is left."""
         options = self.options
-        epochs = options.epochs or -(-STEPS_OF_A_BLOCK * options.batch_size // train.count)
-        limit = options.time_limit_s
-        if limit is not None:
-            limit = max(1e-3, limit - (time.monotonic() - began))
+        size = options.batch_size or BATCH_SIZE
+        epochs = options.epochs or -(-STEPS_OF_A_BLOCK * size // train.count)
+        limit = None
+        if options.time_limit_s is not None:
+            limit = max(1e-3, self._remaining(began) / waiting)
         return replace(options, epochs=max(1, epochs), time_limit_s=limit)
+
+    def _remaining(self, began: float) -> float:
+        limit = self.options.time_limit_s
+        return math.inf if limit is None else limit - (time.monotonic() - began)
 
     def _behind(self, segment: Segment, examples: Examples) -> Examples:
         """Examples whose feeds are what a trained segment gives."""
@@ -153,7 +165,7 @@ class BlockwiseTrainer:
         return Examples(read)
 
     def _validate(self, history: History, step: int, loss: float, began: float) -> None:
-        batches = make_batches(self.validation.in_order(), self.options.batch_size)
+        batches = make_batches(self.validation.in_order(), self.options.batch_size or BATCH_SIZE)
         sqnr_db, found = self.student.measure(batches, self.outputs, self.loss)
         points, seconds = history.points, time.monotonic() - began
         points.append(Point(step, len(points), loss, found, sqnr_db, seconds))

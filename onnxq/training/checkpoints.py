@@ -16,7 +16,7 @@ import torch
 from onnxq.errors import DataError
 from onnxq.graph.output import write_whole
 
-_FORMAT = b"onnxq checkpoint 2\n"
+_FORMAT = b"onnxq checkpoint 3\n"
 _ANEW = "leave out --resume to start anew"
 
 

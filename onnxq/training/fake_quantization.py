@@ -38,6 +38,7 @@ class _FakeQuantize(torch.autograd.Function):
     def forward(
         context: Any, value: torch.Tensor, scale: torch.Tensor, low: float, high: float
     ) -> torch.Tensor:
+        value = _lay_out_as(value, value)
         result = (value / scale).clamp_(low, high).round_().mul_(scale)
         context.save_for_backward(value, scale, result)
         context.limits = low, high
@@ -48,14 +49,31 @@ class _FakeQuantize(torch.autograd.Function):
         value, scale, result = context.saved_tensors
         low, high = context.limits
         step = float(scale)
-        gradient = gradients[0].contiguous()
+        gradient = _lay_out_as(gradients[0], value)
         for_value = torch.ops.aten.hardtanh_backward(gradient, value, low * step, high * step)
         for_scale = None
         if context.needs_input_grad[1]:
-            outer = torch.dot(gradient.reshape(-1), result.reshape(-1))
-            inner = torch.dot(for_value.reshape(-1), value.reshape(-1))
+            outer = torch.dot(_flatten(gradient), _flatten(result))
+            inner = torch.dot(_flatten(for_value), _flatten(value))
             for_scale = ((outer - inner) / scale).reshape(scale.shape)
         return for_value, for_scale, None, None
+
+
+def _has_channels_last(value: torch.Tensor) -> bool:
+    is_image = value.dim() == 4 and not value.is_contiguous()
+    return is_image and value.is_contiguous(memory_format=torch.channels_last)
+
+
+def _lay_out_as(value: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """In memory in the order of another tensor of the same shape, if that is one of the usual."""
+    if _has_channels_last(other):
+        return value.contiguous(memory_format=torch.channels_last)
+    return value.contiguous()
+
+
+def _flatten(value: torch.Tensor) -> torch.Tensor:
+    """All elements in the order in which they are in memory."""
+    return (value.permute(0, 2, 3, 1) if _has_channels_last(value) else value).reshape(-1)
 
 
 def round_through(value: torch.Tensor) -> torch.Tensor:

@@ -21,14 +21,16 @@ from onnxq.training.blockwise import BlockwiseTrainer
 from onnxq.training.checkpoints import load_checkpoint, save_checkpoint
 from onnxq.training.device import choose_device
 from onnxq.training.examples import Example, Examples
+from onnxq.training.history import History, Report
 from onnxq.training.losses import CrossEntropy, Distillation, FunctionLoss, Loss
 from onnxq.training.masters import find_masters
-from onnxq.training.options import TrainingOptions
+from onnxq.training.mixtures import SHARE, SHARE_BESIDE_LABELS, Mixtures, enlarge
+from onnxq.training.options import TrainingOptions, settle
 from onnxq.training.program import compile_model
 from onnxq.training.quantities import Quantities
 from onnxq.training.student import Student
 from onnxq.training.teacher import Teacher, list_tensors
-from onnxq.training.trainer import History, Report, Trainer
+from onnxq.training.trainer import Trainer
 from onnxq.training.writing import write_back
 
 UNIT_SAMPLES = 64
@@ -140,7 +142,7 @@ def fine_tune(model: ir.Model, lesson: Lesson, options: TrainingOptions, report:
         trained={kind: len(quantities.of_kind(kind)) for kind in kinds},
         samples=(school.train.count, school.validation.count),
         device=str(device),
-        notes=(note,) if note else (),
+        notes=tuple(filter(None, (note, _note_mixtures(trainer)))),
     )
 
 
@@ -176,6 +178,9 @@ def _make_trainer(
     student: Student, lesson: Lesson, school: _School, options: TrainingOptions, report: Report
 ) -> Trainer | BlockwiseTrainer:
     first = school.first
+    if not lesson.blockwise:
+        effort = student.measure_effort(first[0])
+        options = settle(options, samples=school.train.count, effort=effort)
     outputs = _float_outputs(school.teacher, first[0], student)
     loss = _make_loss(lesson, outputs, list(islice(school.train.in_order(), UNIT_SAMPLES)))
     if not lesson.blockwise:
@@ -187,6 +192,7 @@ def _make_trainer(
             loss=loss,
             options=options,
             report=report,
+            mixtures=_make_mixtures(lesson, school.teacher, student),
             save=_saver(lesson),
             resumed=_load(lesson),
         )
@@ -198,16 +204,33 @@ def _make_trainer(
             "--blockwise: no place in this model where one tensor passes; leave it out"
         )
     school = _School.open(lesson, [one.target for one in segments])
+    mixtures = _make_mixtures(lesson, school.teacher, student)
+    train = school.train
     return BlockwiseTrainer(
         student=student,
         segments=segments,
-        train=school.train,
+        train=train if mixtures is None else enlarge(train, mixtures, seed=options.seed),
         validation=school.validation,
         outputs=outputs,
         loss=loss,
         options=options,
         report=report,
     )
+
+
+def _note_mixtures(trainer: Trainer | BlockwiseTrainer) -> str:
+    mixtures = trainer.mixtures if isinstance(trainer, Trainer) else None
+    if mixtures is None or not mixtures.failed:
+        return ""
+    return f"learnt from the samples alone, as the float model refused {mixtures.failed}"
+
+
+def _make_mixtures(lesson: Lesson, teacher: Teacher, student: Student) -> Mixtures | None:
+    """Mixtures of samples, where the float model alone says what is right."""
+    if lesson.loss_function is not None:
+        return None
+    share = SHARE if lesson.labels is None else SHARE_BESIDE_LABELS
+    return Mixtures(lambda feeds: teacher.answer(feeds, together=student.stacks), share)
 
 
 def _make_student(

@@ -55,9 +55,13 @@ class Optimizer:
         """Forget the gradients."""
         self._adam.zero_grad(set_to_none=True)
 
-    def step(self) -> bool:
-        """Move once; not where a gradient is not finite, which is what False says."""
-        share = schedule(self._taken, self._steps)
+    def step(self, elapsed: float = 0.0) -> bool:
+        """Move once; not where a gradient is not finite, which is what False says.
+
+        Args:
+            elapsed: share of the time that there is; the schedule is at least as far.
+        """
+        share = schedule(max(self._taken, int(elapsed * self._steps)), self._steps)
         self._taken += 1
         norm = self._clip()
         if not math.isfinite(norm):

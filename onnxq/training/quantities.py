@@ -16,6 +16,7 @@ import onnx_ir as ir
 import torch
 
 from onnxq.training.fake_quantization import round_through
+from onnxq.training.pairs import PairOrder, fit_pairs
 from onnxq.training.program import Values
 
 INT32_LIMIT = 2.0**31 - 128
@@ -127,6 +128,7 @@ class IntegerWeight:
         zero_point: in a shape that broadcasts; None for 0.
         scale: the learned scale; None where it stays.
         axes: shape of that scale beside the integers.
+        pairs: how a kernel adds products in pairs that must stay small; None where it does not.
     """
 
     value: ir.Value
@@ -137,6 +139,7 @@ class IntegerWeight:
     zero_point: torch.Tensor | None = None
     scale: Scale | None = None
     axes: tuple[int, ...] = ()
+    pairs: PairOrder | None = None
     kind: str = "weight"
 
     def compute(self, known: Values) -> torch.Tensor:  # noqa: ARG002, D102
@@ -144,7 +147,10 @@ class IntegerWeight:
         if self.scale is not None:
             steps = steps * torch.exp(-self.scale.learned).reshape(self.axes)
         if self.zero_point is None:
-            return round_through(steps.clamp(self.low, self.high))
+            bounded = steps.clamp(self.low, self.high)
+            if self.pairs is not None:
+                bounded = fit_pairs(bounded, self.pairs)
+            return round_through(bounded)
         low, high = self.low - self.zero_point, self.high - self.zero_point
         bounded = torch.minimum(torch.maximum(steps, low), high)
         return round_through(bounded) + self.zero_point

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import onnx_ir as ir
 import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from onnxq.training.examples import Example, can_stack, stack
 from onnxq.training.interpreter import NodeError, run
 from onnxq.training.losses import Loss, Outputs, Sqnr
+from onnxq.training.options import Effort
 from onnxq.training.program import Program
 from onnxq.training.quantities import Quantities
 
@@ -60,6 +64,12 @@ class Student:
                 return
         self.stacks = True
 
+    def measure_effort(self, example: Example) -> Effort:
+        """What one example takes: operations of matrix products and convolutions, and calls."""
+        with torch.no_grad(), FlopCounterMode(display=False) as counter, _CallCounter() as calls:
+            self.outputs(example)
+        return Effort(float(counter.get_total_flops()), calls.count)
+
     def parts(self, batch: Sequence[Example]) -> list[tuple[Example, int]]:
         """What of a batch is run together, and how many samples it holds."""
         return stack(batch) if self.stacks else [(one, 1) for one in batch]
@@ -87,6 +97,21 @@ class Student:
                     total += float(loss(outputs, example)) * size
                     count += size
         return sqnr.mean_db, total / max(1, count)
+
+
+class _CallCounter(TorchFunctionMode):
+    """Counts functions of torch that are called inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> torch.Tensor:
+        self.count += 1
+        result: torch.Tensor = func(*args, **(kwargs or {}))
+        return result
 
 
 def _differ(expected: torch.Tensor, measured: torch.Tensor) -> bool:

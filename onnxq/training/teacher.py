@@ -13,7 +13,8 @@ from onnxq.errors import DataError, ExecutionError, UsageError
 from onnxq.graph.files import load_model
 from onnxq.runtime.session import InputSignature, Session
 from onnxq.samples import Sample
-from onnxq.training.examples import Example
+from onnxq.training.examples import Arrays, Example
+from onnxq.training.tensors import Array
 
 
 class Teacher:
@@ -48,7 +49,7 @@ class Teacher:
         return names[: len(names) - len(self._layers)]
 
     def teach(self, samples: Iterable[Sample], labels: Labels | None) -> Iterator[Example]:
-        """Samples with what the float model gives for them, and their classes.
+        """Each sample with what the float model gives for it, and its classes.
 
         Raises:
             DataError: the model cannot run on a sample.
@@ -59,17 +60,47 @@ class Teacher:
                 results = self._session.run(sample.feeds)
             except ExecutionError as error:
                 raise DataError(f"sample {sample.name}: {error.reason}") from error
-            targets = {
-                name: np.asarray(result)
-                for name, result in zip(self._session.output_names, results, strict=True)
-                if not isinstance(result, Sequence)
-            }
+            targets = self._name(results)
             wanted = None if labels is None else labels.find(sample.name)
             if wanted is None and labels is not None and labels.sequence is not None:
                 rows = next(iter(sample.feeds.values())).shape[0]
                 wanted = labels.sequence[at : at + rows]
                 at += rows
             yield Example(sample.name, sample.feeds, targets, wanted)
+
+    def answer(self, feeds: Sequence[Arrays], *, together: bool) -> list[Arrays]:
+        """What the float model gives for inputs that are no samples.
+
+        Args:
+            feeds: inputs.
+            together: run those of the same shapes as one, along the first axis.
+
+        Raises:
+            DataError: the model cannot run on one of them.
+        """
+        groups: dict[object, list[int]] = {}
+        for at, one in enumerate(feeds):
+            shapes = tuple((name, array.shape) for name, array in one.items())
+            groups.setdefault(shapes if together else at, []).append(at)
+        answers: dict[int, Arrays] = {}
+        for group in groups.values():
+            joined = {
+                name: np.concatenate([feeds[at][name] for at in group]) if len(group) > 1 else array
+                for name, array in feeds[group[0]].items()
+            }
+            try:
+                found = self._name(self._session.run(joined))
+            except ExecutionError as error:
+                raise DataError(f"a mixture of samples: {error.reason}") from error
+            parts = {name: np.split(array, len(group)) for name, array in found.items()}
+            for place, at in enumerate(group):
+                answers[at] = {name: part[place] for name, part in parts.items()}
+        return [answers[at] for at in range(len(feeds))]
+
+    def _name(self, results: Sequence[object]) -> dict[str, Array]:
+        """Tensors among the outputs, by name."""
+        named = zip(self._session.output_names, results, strict=True)
+        return {name: np.asarray(one) for name, one in named if not isinstance(one, Sequence)}
 
 
 def list_tensors(path: Path) -> frozenset[str]:

@@ -5,98 +5,39 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from onnxq.errors import DataError
+from onnxq.training.averaging import Average
 from onnxq.training.examples import Example, Examples, make_batches
+from onnxq.training.history import History, Point, Report, Status
 from onnxq.training.losses import Loss
+from onnxq.training.mixtures import Mixtures
 from onnxq.training.optimizer import Optimizer
-from onnxq.training.options import TrainingOptions, choose_epochs
+from onnxq.training.options import BATCH_SIZE, TrainingOptions
 from onnxq.training.student import Student
 
-FACTORS = (0.3, 1.0, 3.0)
-"""Of the learning rates, tried in this order."""
+FACTORS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+"""Of the learning rates; tried from the middle one on, as long as the next one gets further."""
 
 TRIAL_SHARE = 0.05
+"""Of all steps, for each factor."""
+
 FEWEST_TRIAL_STEPS = 8
 MOST_TRIAL_STEPS = 40
+
+MOST_TRIAL_TIME = 0.2
+"""Share of a time limit in which trials may begin."""
 
 LEAST_GAIN = 1e-3
 """A relative improvement below this is not worth another model."""
 
 FEWEST_VALIDATIONS = 20
 """Over the whole training, where there are as many epochs."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """One point of the learning curve.
-
-    Attributes:
-        step: how many were taken before.
-        epoch: likewise.
-        loss: mean over the steps since the last point; NaN at the start.
-        validation_loss: on the samples held back.
-        sqnr_db: on the same, mean over the outputs.
-        seconds: since training began.
-    """
-
-    step: int
-    epoch: int
-    loss: float
-    validation_loss: float
-    sqnr_db: float
-    seconds: float
-
-    def to_json(self) -> dict[str, float | None]:
-        """Plain data; null for what is no finite number."""
-        return {name: value if math.isfinite(value) else None for name, value in vars(self).items()}
-
-
-@dataclass(frozen=True)
-class Status:
-    """What is shown while training runs."""
-
-    step: int
-    steps: int
-    loss: float
-    best_sqnr_db: float
-    seconds: float
-
-
-Report = Callable[[Status], None]
-
-
-@dataclass
-class History:
-    """What training did.
-
-    Attributes:
-        points: the learning curve; the first one is the start.
-        best: index of the point that was kept.
-        factor: on the learning rates.
-        trials: validation loss that each factor reached in the trial.
-        steps: that were planned.
-        stopped: why it ended early: 'time limit', 'interrupted', or ''.
-        skipped: steps without a finite gradient.
-    """
-
-    points: list[Point] = field(default_factory=list)
-    best: int = 0
-    factor: float = 1.0
-    trials: dict[float, float] = field(default_factory=dict)
-    steps: int = 0
-    stopped: str = ""
-    skipped: int = 0
-
-    @property
-    def gained(self) -> bool:
-        """Whether a later point is better than the start."""
-        return self.best > 0
 
 
 @dataclass
@@ -109,8 +50,9 @@ class Trainer:
         validation: examples to choose by.
         outputs: names that SQNR is measured at.
         loss: to make smaller.
-        options: how.
+        options: how; settled.
         report: is told of each step.
+        mixtures: makes new samples of those of each batch; None to learn from them as they are.
         save: is called after each validation with all that is needed to go on.
         resumed: what it was called with, to go on; None to begin.
     """
@@ -122,6 +64,7 @@ class Trainer:
     loss: Loss
     options: TrainingOptions
     report: Report
+    mixtures: Mixtures | None = None
     save: Callable[[dict[str, Any]], None] | None = None
     resumed: dict[str, Any] | None = None
 
@@ -129,7 +72,6 @@ class Trainer:
         self.history = History()
         self._best: list[torch.Tensor] = self.student.quantities.save()
         self._began = time.monotonic()
-        self._validation: list[Sequence[Example]] = []
 
     def fit(self) -> History:
         """Train, and leave the student at its best.
@@ -145,73 +87,89 @@ class Trainer:
         return self.history
 
     def _run(self, resumed: dict[str, Any] | None) -> None:
-        history, size = self.history, self.options.batch_size
+        history = self.history
+        size = self._batch_size
         steps_per_epoch = -(-self.train.count // size)
-        epochs = choose_epochs(self.options, steps_per_epoch)
+        epochs = self.options.epochs or 1
         history.steps = epochs * steps_per_epoch
-        every = max(1, epochs // FEWEST_VALIDATIONS)
-        first_epoch = 0
         if resumed is None:
             self._validate(0, 0, math.nan)
             history.factor = self.options.learning_rate or self._find_factor()
-            optimizer = self._make_optimizer(history.factor)
-        else:
-            optimizer, first_epoch = self._resume(resumed)
+        optimizer, average = self._prepare(history.factor, history.steps)
+        first_epoch = 0 if resumed is None else self._resume(resumed, optimizer, average)
         losses: list[float] = []
+        validated = int(first_epoch / epochs * FEWEST_VALIDATIONS)
         for epoch in range(first_epoch, epochs):
-            for batch in self._batches(epoch):
-                losses.append(self._step(optimizer, batch))
-                self._tell(epoch * steps_per_epoch + len(losses), losses[-1])
-                if self._is_late():
+            for at, batch in enumerate(self._batches(epoch), start=1):
+                losses.append(self._step(optimizer, average, batch))
+                self._tell(epoch * steps_per_epoch + at, losses[-1])
+                if self._elapsed() >= 1.0:
                     history.stopped = "time limit"
                     break
-            done = history.stopped or epoch == epochs - 1
-            if done or (epoch + 1) % every == 0:
-                self._validate((epoch + 1) * steps_per_epoch, epoch + 1, _mean(losses))
+            progress = max((epoch + 1) / epochs, self._elapsed())
+            if history.stopped or int(progress * FEWEST_VALIDATIONS) > validated:
+                validated = int(progress * FEWEST_VALIDATIONS)
+                with average.applied():
+                    self._validate((epoch + 1) * steps_per_epoch, epoch + 1, _mean(losses))
                 losses = []
-                self._checkpoint(optimizer, epoch + 1)
+                self._checkpoint(optimizer, average, epoch + 1)
             if history.stopped:
                 return
 
-    def _make_optimizer(self, factor: float) -> Optimizer:
-        return Optimizer(
-            self.student.quantities,
-            factor=factor,
-            steps=self.history.steps,
-            clipping=self.options.gradient_clipping,
-        )
+    @property
+    def _batch_size(self) -> int:
+        """Samples a step, such that no batch is much smaller than others."""
+        batches = -(-self.train.count // (self.options.batch_size or BATCH_SIZE))
+        return -(-self.train.count // batches)
 
-    def _batches(self, epoch: int) -> Iterable[list[Example]]:
+    def _prepare(self, factor: float, steps: int) -> tuple[Optimizer, Average]:
+        quantities, clipping = self.student.quantities, self.options.gradient_clipping
+        optimizer = Optimizer(quantities, factor=factor, steps=steps, clipping=clipping)
+        return optimizer, Average(quantities, steps=steps)
+
+    def _batches(self, epoch: int) -> Iterable[Sequence[Example]]:
         generator = np.random.default_rng((self.options.seed, epoch))
-        return make_batches(self.train.shuffled(generator), self.options.batch_size)
+        for batch in make_batches(self.train.shuffled(generator), self._batch_size):
+            yield batch if self.mixtures is None else self.mixtures.renew(batch, generator)
 
-    def _step(self, optimizer: Optimizer, batch: Sequence[Example]) -> float:
+    def _step(self, optimizer: Optimizer, average: Average, batch: Sequence[Example]) -> float:
         optimizer.clear()
         loss = self.student.backward(batch, self.loss)
-        if not optimizer.step():
+        if not optimizer.step(self._elapsed()):
             self.history.skipped += 1
+        average.add()
         return loss
 
     def _find_factor(self) -> float:
         """Which of a few learning rates gets furthest in a few steps."""
+        best = FACTORS.index(1.0)
+        self._try(FACTORS[best])
+        for way in (-1, 1):
+            at, before = best + way, best
+            while 0 <= at < len(FACTORS) and self._elapsed() < MOST_TRIAL_TIME:
+                if not self._try(FACTORS[at]) < self.history.trials[FACTORS[best]]:
+                    break
+                best, at = at, at + way
+            if best != before:
+                break
+        return FACTORS[best]
+
+    def _try(self, factor: float) -> float:
+        """The loss after a few steps, infinite where it is no number; they are undone."""
         steps = round(TRIAL_SHARE * self.history.steps)
         steps = min(MOST_TRIAL_STEPS, max(FEWEST_TRIAL_STEPS, steps))
-        for factor in FACTORS:
-            optimizer = Optimizer(
-                self.student.quantities,
-                factor=factor,
-                steps=steps,
-                clipping=self.options.gradient_clipping,
-            )
-            for _ in self._take(steps):
-                self._step(optimizer, _)
+        optimizer, average = self._prepare(factor, steps)
+        for batch in self._take(steps):
+            self._step(optimizer, average, batch)
+            if self._elapsed() >= MOST_TRIAL_TIME:
+                break
+        with average.applied():
             _, loss = self._measure()
-            self.history.trials[factor] = loss
-            self.student.quantities.restore(self._best)
-        finite = {key: one for key, one in self.history.trials.items() if math.isfinite(one)}
-        return min(finite, key=lambda key: finite[key]) if finite else FACTORS[0]
+        self.history.trials[factor] = loss if math.isfinite(loss) else math.inf
+        self.student.quantities.restore(self._best)
+        return self.history.trials[factor]
 
-    def _take(self, steps: int) -> Iterable[list[Example]]:
+    def _take(self, steps: int) -> Iterable[Sequence[Example]]:
         taken = 0
         while taken < steps:
             for batch in self._batches(taken):
@@ -220,7 +178,7 @@ class Trainer:
                 taken += 1
 
     def _measure(self) -> tuple[float, float]:
-        batches = make_batches(self.validation.in_order(), self.options.batch_size)
+        batches = make_batches(self.validation.in_order(), self._batch_size)
         return self.student.measure(batches, self.outputs, self.loss)
 
     def _validate(self, step: int, epoch: int, loss: float) -> None:
@@ -238,11 +196,12 @@ class Trainer:
         seconds = time.monotonic() - self._began
         self.report(Status(step, self.history.steps, loss, best.sqnr_db, seconds))
 
-    def _is_late(self) -> bool:
+    def _elapsed(self) -> float:
+        """Share of the time limit that is over; 0 without one."""
         limit = self.options.time_limit_s
-        return limit is not None and time.monotonic() - self._began > limit
+        return 0.0 if limit is None else (time.monotonic() - self._began) / limit
 
-    def _checkpoint(self, optimizer: Optimizer, epoch: int) -> None:
+    def _checkpoint(self, optimizer: Optimizer, average: Average, epoch: int) -> None:
         if self.save is None:
             return
         history = self.history
@@ -252,6 +211,7 @@ class Trainer:
                 "learned": self.student.quantities.save(),
                 "best_learned": self._best,
                 "optimizer": optimizer.save(),
+                "average": average.save(),
                 "points": [vars(point) for point in history.points],
                 "best": history.best,
                 "factor": history.factor,
@@ -260,16 +220,17 @@ class Trainer:
             }
         )
 
-    def _resume(self, saved: dict[str, Any]) -> tuple[Optimizer, int]:
+    def _resume(self, saved: dict[str, Any], optimizer: Optimizer, average: Average) -> int:
+        """Go on from a checkpoint; returns how many epochs are done."""
         try:
-            return self._restore(saved)
+            return self._restore(saved, optimizer, average)
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise DataError(
                 "the checkpoint lacks something or does not fit "
                 f"({type(error).__name__}: {error}); leave out --resume to start anew"
             ) from error
 
-    def _restore(self, saved: dict[str, Any]) -> tuple[Optimizer, int]:
+    def _restore(self, saved: dict[str, Any], optimizer: Optimizer, average: Average) -> int:
         history = self.history
         history.points = [Point(**point) for point in saved["points"]]
         history.best, history.factor = saved["best"], saved["factor"]
@@ -277,9 +238,9 @@ class Trainer:
         self._began -= history.points[-1].seconds
         self._best = saved["best_learned"]
         self.student.quantities.restore(saved["learned"])
-        optimizer = self._make_optimizer(history.factor)
         optimizer.restore(saved["optimizer"])
-        return optimizer, int(saved["epoch"])
+        average.restore(saved["average"])
+        return int(saved["epoch"])
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -116,10 +116,22 @@ def test_labels(folder: Path) -> None:
     lines = [f"sample_{at:03d},{at % 12}" for at in range(15)]
     (folder / "labels.csv").write_text("\n".join(lines))
     result = train(folder, labels=folder / "labels.csv")
-    losses = [point.loss for point in result.history.points[1:]]
+    losses = [point.validation_loss for point in result.history.points]
     # Half of the cross entropy of twelve classes is 1.2; distillation alone would be below 0.2.
     assert losses[0] > 0.5
-    assert losses[-1] < losses[0]
+    assert losses[result.history.best] < losses[0]
+
+
+def test_a_model_that_refuses_mixtures_is_trained_and_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise DataError("a mixture of samples: index out of range")
+
+    monkeypatch.setattr("onnxq.training.teacher.Teacher.answer", refuse)
+    result = train(folder)
+    assert result.kept
+    assert any("refused a mixture of samples: index" in note for note in result.notes)
 
 
 def test_layers_inside_are_learned_from(folder: Path) -> None:

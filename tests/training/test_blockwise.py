@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from itertools import count
+
 import onnx
 import onnx_ir as ir
 import pytest
@@ -72,24 +75,43 @@ def test_segments_one_after_the_other_give_what_the_whole_gives() -> None:
     assert torch.equal(whole, given["y"])
 
 
-def test_it_gains() -> None:
+def make_trainer(examples: list[Example], options: TrainingOptions) -> BlockwiseTrainer:
     student, segments = make_student()
-    examples = teach(segments, 12)
     loss = Distillation({"y": 1.0})
     loss.measure(examples)
-    trainer = BlockwiseTrainer(
+    return BlockwiseTrainer(
         student=student,
         segments=segments,
         train=Examples(lambda: iter(examples[:9])),
         validation=Examples(lambda: iter(examples[9:])),
         outputs=("y",),
         loss=loss,
-        options=TrainingOptions(epochs=3, batch_size=3, learning_rate=1.0, threads=1),
+        options=options,
         report=lambda _status: None,
     )
-    history = trainer.fit()
+
+
+def test_the_time_is_shared_among_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = teach(make_student()[1], 12)
+    ticks = count()
+    # Each look at the clock finds it a hundredth of a second later.
+    monkeypatch.setattr(time, "monotonic", lambda: next(ticks) / 100)
+    options = TrainingOptions(epochs=10**5, batch_size=3, learning_rate=1.0, time_limit_s=3.0)
+    history = make_trainer(examples, options).fit()
+    seconds = [point.seconds for point in history.points]
+    # Without a share of its own the first block would take all of the time, the others none.
+    assert seconds[1:] == pytest.approx([1.0, 2.0, 3.0], abs=0.2)
+    assert history.stopped == "time limit"
+
+
+def test_it_gains() -> None:
+    examples = teach(make_student()[1], 12)
+    trainer = make_trainer(
+        examples, TrainingOptions(epochs=6, batch_size=3, learning_rate=1.0, threads=1)
+    )
+    history, student, segments = trainer.fit(), trainer.student, trainer.segments
     losses = [point.validation_loss for point in history.points]
     assert len(losses) == 1 + len(segments)
     assert losses[history.best] < 0.8 * losses[0]
-    _, measured = student.measure([examples[9:]], ("y",), loss)
+    _, measured = student.measure([examples[9:]], ("y",), trainer.loss)
     assert measured == pytest.approx(losses[history.best], rel=1e-5)

@@ -88,3 +88,21 @@ def test_twice_the_precision(tmp_path: Path) -> None:
     found = run(compile_model(model, real=torch.float64), {"x": np.float32([1])})["y"]
     assert found.dtype is torch.float64
     assert float(found) == float(np.float32(0.1))
+
+
+def test_products_of_integers_are_computed_in_the_type_of_the_others() -> None:
+    model = ir.from_proto(
+        make_model(
+            """q, s, z = DynamicQuantizeLinear(x)
+               i = MatMulInteger(q, w, z)
+               f = Cast<to = 1>(i)
+               y = Mul(f, s)""",
+            "float[N, 4] x",
+            "float[N, 3] y",
+            {"w": np.arange(12, dtype=np.int8).reshape(4, 3)},
+        )
+    )
+    feeds = {"x": np.float32([[1.1, 2.3, 3.7, 4.9]])}
+    exact = run(compile_model(model, real=torch.float64), feeds)["y"]
+    np.testing.assert_allclose(exact, run(compile_model(model), feeds)["y"], rtol=1e-5)
+    assert exact.dtype is torch.float64

@@ -82,8 +82,8 @@ def _dynamic_quantize(_call: Call, inputs: Inputs) -> Outputs:
     return round_through(steps) + shift, scale, zero_point
 
 
-def _matmul_integer(_call: Call, inputs: Inputs) -> Outputs:
-    a, b = as_float(inputs[0]), as_float(inputs[1])
+def _matmul_integer(call: Call, inputs: Inputs) -> Outputs:
+    a, b = (as_float(one).to(call.real) for one in inputs[:2] if one is not None)
     a_zero, b_zero = optional(inputs, 2), optional(inputs, 3)
     if a_zero is not None:
         a = a - _column(as_float(a_zero), a)
