@@ -46,9 +46,13 @@ def _folder(parent: Path, name: str) -> Path:
     return made
 
 
+def _scale(recipe: Recipe, factor: float) -> Recipe:
+    ranges = {value: (factor * low, factor * high) for value, (low, high) in recipe.ranges.items()}
+    return replace(recipe, ranges=ranges)
+
+
 def _widen(_workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
-    ranges = {value: (4 * low, 4 * high) for value, (low, high) in recipe.ranges.items()}
-    return {"wide": replace(recipe, ranges=ranges)}
+    return {"wide": _scale(recipe, 4.0)}
 
 
 def test_what_is_learnt_by_heart_is_dropped(
@@ -61,8 +65,7 @@ def test_what_is_learnt_by_heart_is_dropped(
     learnt: list[float] = []
 
     def fit(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
-        ranges = {value: (low / 4, high / 4) for value, (low, high) in recipe.ranges.items()}
-        proposal = replace(recipe, ranges=ranges)
+        proposal = _scale(recipe, 0.25)
         trials = replace(workshop.trials, evaluation=workshop.part)
         scores = trials.measure({"before": recipe, "after": proposal}, "")
         learnt.append(scores["after"].sqnr_db - scores["before"].sqnr_db)
@@ -86,16 +89,7 @@ def test_the_best_of_several_proposals_is_taken(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def propose(_workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
-        return {
-            f"x{factor}": replace(
-                recipe,
-                ranges={
-                    value: (factor * low, factor * high)
-                    for value, (low, high) in recipe.ranges.items()
-                },
-            )
-            for factor in (0.1, 0.5, 8.0)
-        }
+        return {f"x{factor}": _scale(recipe, factor) for factor in (0.1, 0.5, 8.0)}
 
     # From ranges that are far too wide.
     _use(monkeypatch, Stage("wide", _widen), Stage("wide", _widen), Stage("narrow", propose))
@@ -109,16 +103,7 @@ def test_steps_are_reported_and_kept_one_by_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def propose(_workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
-        return {
-            f"x{factor}": replace(
-                recipe,
-                ranges={
-                    value: (factor * low, factor * high)
-                    for value, (low, high) in recipe.ranges.items()
-                },
-            )
-            for factor in (0.5, 2.0, 0.25)
-        }
+        return {f"x{factor}": _scale(recipe, factor) for factor in (0.5, 2.0, 0.25)}
 
     # From ranges that are four times too wide.
     _use(monkeypatch, Stage("wide", _widen), Stage("steps", propose, are_steps=True))
@@ -141,8 +126,7 @@ def test_more_is_asked_of_what_clips(
     clips: bool, is_kept: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def narrow(_workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
-        ranges = {value: (low * 0.95, high * 0.95) for value, (low, high) in recipe.ranges.items()}
-        return {"narrow": replace(recipe, ranges=ranges)}
+        return {"narrow": _scale(recipe, 0.95)}
 
     # From ranges that are far too wide, which are kept all the same.
     monkeypatch.setattr(stages, "BETTER_BY_DB", -1000.0)
