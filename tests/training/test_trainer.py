@@ -120,15 +120,15 @@ def test_the_trial_takes_the_rate_that_got_furthest() -> None:
 
 def test_of_rates_none_is_tried_behind_one_that_got_less_far() -> None:
     trainer = make_trainer(replace(OPTIONS, learning_rate=None))
-    losses = {0.1: 4.0, 0.3: 2.0, 1.0: 3.0, 3.0: 1.0, 10.0: 0.5}
+    losses = {0.3: 4.0, 1.0: 3.0, 3.0: 2.0, 10.0: 2.5}
 
     def give(factor: float) -> float:
         trainer.history.trials[factor] = losses[factor]
         return losses[factor]
 
     trainer._try = give  # type: ignore[method-assign]
-    assert trainer._find_factor() == 0.3
-    assert list(trainer.history.trials) == [1.0, 0.3, 0.1]
+    assert trainer._find_factor() == 3.0
+    assert list(trainer.history.trials) == [1.0, 0.3, 3.0, 10.0]
 
 
 def test_an_interrupt_takes_the_best_so_far() -> None:
