@@ -40,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "verification": {"errors", "numerics", "graph", "runtime", "samples"},
     "comparison": {"errors", "graph", "numerics", "runtime", "samples", "verification"},
-    "training": {"comparison", "errors", "graph", "runtime", "samples"},
+    "training": {"comparison", "errors", "graph", "numerics", "runtime", "samples"},
     "pipelines": {
         *("errors", "schemes", "numerics", "graph", "runtime", "targets", "rules", "plan"),
         *("simplify", "samples", "ranges", "calibration", "apply", "verification", "comparison"),

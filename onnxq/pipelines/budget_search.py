@@ -20,8 +20,9 @@ from onnxq.algorithms.recipe import Recipe
 from onnxq.algorithms.rounding import correct_only
 from onnxq.errors import BudgetError
 from onnxq.pipelines.budget import Budget, TradeOff
-from onnxq.pipelines.stages import BIAS_CORRECTION, Workshop
+from onnxq.pipelines.stages import BIAS_CORRECTION
 from onnxq.pipelines.trials import Score
+from onnxq.pipelines.workshop import Workshop
 
 SENSITIVITY_SAMPLES = 8
 MOST_TRIES = 8

@@ -10,8 +10,9 @@ from onnxq.algorithms.recipe import Recipe
 from onnxq.errors import UsageError
 from onnxq.pipelines.budget import Budget, TradeOff
 from onnxq.pipelines.budget_search import meet_budget
-from onnxq.pipelines.stages import LEVELS, StageReport, Workshop, run_stages
+from onnxq.pipelines.stages import LEVELS, StageReport, run_stages
 from onnxq.pipelines.trials import Score, Trials
+from onnxq.pipelines.workshop import Workshop
 from onnxq.samples import Samples, calibration_part
 
 DEFAULT_LEVEL = "balanced"

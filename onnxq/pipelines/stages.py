@@ -7,35 +7,20 @@ on samples that calibration has not seen: what a search gains on its own samples
 from __future__ import annotations
 
 import math
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
-from pathlib import Path
 from typing import Any
-
-import onnx_ir as ir
 
 from onnxq.algorithms.equalization import equalize, find_chains
 from onnxq.algorithms.range_refinement import RangeSearch
 from onnxq.algorithms.recipe import Recipe
 from onnxq.algorithms.rounding import MOST_BITS_TO_SHRINK, Rounding, correct_only
 from onnxq.algorithms.smoothing import observe_channels, smooth
-from onnxq.algorithms.sweep import sweep
 from onnxq.algorithms.visits import Visit
-from onnxq.calibration import add_probes, choose_ranges, observe, write_probed
 from onnxq.errors import ExecutionError
-from onnxq.pipelines.calibrate import Progress
-from onnxq.pipelines.trials import Score, Trials
-from onnxq.plan.planner import StaticPlanner
-from onnxq.runtime.session import Feeds, Session
-from onnxq.runtime.signatures import read_signatures
-from onnxq.samples import Part
-
-MOST_SAMPLES = 32
-"""A sweep looks at so many: what it learns of a layer hardly changes with more."""
+from onnxq.pipelines.trials import Score
+from onnxq.pipelines.workshop import Workshop
 
 BETTER_BY_DB = 0.1
 """On a few samples held back, a smaller gain is chance."""
@@ -77,83 +62,6 @@ class StageReport:
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return dict(vars(self))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Workshop:
-    """What stages work with.
-
-    Attributes:
-        part: samples to learn from.
-        method: that chooses ranges.
-        percentile: for the method of that name, in percent.
-        trials: measures recipes on other samples.
-        folder: for temporary files.
-        progress: shows it.
-    """
-
-    part: Part
-    method: str
-    percentile: float
-    trials: Trials
-    folder: Path
-    progress: Progress
-
-    def read_feeds(self, recipe: Recipe) -> Iterable[Feeds]:
-        """Some of the samples, from all over the part."""
-        feeds = self.part.read(read_signatures(recipe.model))
-        count = self.part.count or 0
-        if count <= MOST_SAMPLES:
-            return islice(feeds, MOST_SAMPLES)
-        chosen = {place * count // MOST_SAMPLES for place in range(MOST_SAMPLES)}
-        return (one for at, one in enumerate(feeds) if at in chosen)
-
-    def sweep(
-        self,
-        recipe: Recipe,
-        visits: Mapping[str, Visit],
-        label: str,
-        *,
-        restarts: Collection[ir.Node] = (),
-    ) -> dict[str, Recipe]:
-        """One sweep over the layers, with all visits at once."""
-        folder = self.folder / "sweep"
-        folder.mkdir()
-        results = Path(tempfile.mkdtemp(prefix="tuned-", dir=self.folder))
-        try:
-            return sweep(
-                recipe,
-                self.read_feeds(recipe),
-                visits,
-                folder=folder,
-                results=results,
-                track=self.progress(label),
-                restarts=restarts,
-            )
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def observe(self, planner: StaticPlanner) -> Recipe:
-        """A recipe for another float model, with ranges as it has them on the samples.
-
-        Raises:
-            ExecutionError: it cannot be loaded.
-            DataError: an activation is NaN.
-        """
-        plan = planner.plan()
-        activations = plan.decisions.activations
-        if not activations:
-            return Recipe(planner=planner, plan=plan, ranges={})
-        probed = add_probes(planner.model, activations, sampled=self.method != "minmax")
-        folder = self.folder / "probed"
-        folder.mkdir(exist_ok=True)
-        session = Session(write_probed(probed, folder), lean=True)
-        samples = self.progress("calibrating")(
-            self.part.read_samples(session.inputs), self.part.count
-        )
-        seen = observe(session, probed.probes, samples).by_value
-        ranges = choose_ranges(activations, seen, self.method, percentile=self.percentile)
-        return Recipe(planner=planner, plan=plan, ranges=ranges)
 
 
 Propose = Callable[[Workshop, Recipe], Mapping[str, Recipe]]

@@ -296,6 +296,5 @@ def _saver(lesson: Lesson) -> Callable[[dict[str, object]], None] | None:
 
 
 def _load(lesson: Lesson) -> dict[str, object] | None:
-    if not lesson.resume or lesson.checkpoint is None:
-        return None
-    return load_checkpoint(lesson.checkpoint, lesson.fingerprint)
+    path = lesson.checkpoint if lesson.resume else None
+    return None if path is None else load_checkpoint(path, lesson.fingerprint)

@@ -14,7 +14,8 @@ import onnxq
 from onnxq.algorithms.recipe import Recipe
 from onnxq.errors import ExecutionError, UsageError
 from onnxq.pipelines import improve, stages
-from onnxq.pipelines.stages import Stage, StageReport, Workshop
+from onnxq.pipelines.stages import Stage, StageReport
+from onnxq.pipelines.workshop import MOST_SAMPLES, Workshop
 from onnxq.samples import held_back
 from tests.apply.calibrated_models import images, quantize_static, weights
 from tests.apply.quantized import Quantized
@@ -162,12 +163,12 @@ def test_sweeps_look_at_as_many_samples_as_they_may(
     _use(monkeypatch, Stage("looking", look))
     quantize_static(MODEL, tmp_path, samples, accuracy="best")
     learnt = [at for at in range(total) if not held_back(at)]
-    assert len(seen) == min(len(learnt), stages.MOST_SAMPLES)
+    assert len(seen) == min(len(learnt), MOST_SAMPLES)
     assert seen == sorted(set(seen)), "each one once"
     assert set(seen) <= set(learnt)
     # From all over: of two that follow each other at most a double share is left out.
     gaps = np.diff([learnt.index(int(one)) for one in (*seen, learnt[-1])])
-    assert gaps.max() <= -(-len(learnt) // stages.MOST_SAMPLES)
+    assert gaps.max() <= -(-len(learnt) // MOST_SAMPLES)
 
 
 def test_every_level_runs_where_nothing_is_integer(tmp_path: Path) -> None:
