@@ -413,13 +413,13 @@ OTHER: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         "logits = MatMul(z, w)",
         f"float[N, {INPUTS}] z",
         OUTPUT,
-        ("sample 0.npz", "the quantized one does not", "z"),
+        ("coarse.onnx: takes z, and float.onnx takes x", "no two forms of one model"),
     ),
     "one-more-input": (
         "a = MatMul(x, w) logits = Add(a, b)",
         f"{INPUT}, float[{CLASSES}] b",
         OUTPUT,
-        ("the quantized one does not", "b"),
+        ("coarse.onnx: takes b, x, and float.onnx takes x", "no two forms of one model"),
     ),
     "output": (
         "other = MatMul(x, w)",
