@@ -12,6 +12,9 @@ import onnx_ir as ir
 from onnxq.errors import UnsupportedModelError
 from onnxq.graph.files import iterate_external_tensors
 
+BATCHLESS_SCAN_OPSET = 9
+"""Up to 8 a Scan has a batch axis, which onnx 1.23 leaves in its inputs but not in its body."""
+
 
 def raise_opset(model: ir.Model, version: int, *, path: Path) -> ir.Model:
     """The same model in operator set ``version``.
@@ -29,6 +32,13 @@ def raise_opset(model: ir.Model, version: int, *, path: Path) -> ir.Model:
     if model.functions:
         raise UnsupportedModelError(
             f"{advice}, which onnx cannot do for a model with local functions; "
+            f"export it with opset {version} or newer"
+        )
+    if current < BATCHLESS_SCAN_OPSET <= version and any(
+        node.op_type == "Scan" for node in model.graph.all_nodes()
+    ):
+        raise UnsupportedModelError(
+            f"{advice}, which onnx cannot do for Scan, which had a batch axis up to opset 8; "
             f"export it with opset {version} or newer"
         )
     try:

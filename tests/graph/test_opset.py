@@ -54,6 +54,20 @@ def test_the_raised_model_computes_the_same(
         assert np.array_equal(before, after)
 
 
+def test_a_scan_with_a_batch_axis_is_refused(rng: np.random.Generator) -> None:
+    nodes = """z = MatMul(x, w)
+        last, y = Scan <num_scan_inputs = 1, body = step (float[4] a, float[4] b) => (float[4] c,
+        float[4] d) { c = Add(a, b) d = Identity(c) }> ("", start, z)"""
+    constants = {"w": float_weight(rng, (3, 4)), "start": np.zeros((1, 4), np.float32)}
+    model = make_model(
+        nodes, "float[1, 5, 3] x", "float[1, 5, 4] y", constants, opset=8, ir_version=4
+    )
+    with pytest.raises(
+        UnsupportedModelError, match=r"cannot do for Scan, .* export it with opset 11"
+    ):
+        raise_opset(to_ir(model), 11, path=Path("model.onnx"))
+
+
 def test_the_original_is_left_alone(rng: np.random.Generator) -> None:
     original = to_ir(matmul_model(float_weight(rng, (3, 4)), opset=9))
     before = ir.to_proto(original).SerializeToString()

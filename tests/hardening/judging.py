@@ -174,10 +174,14 @@ class Judge:
         return self._trials[factor]
 
     def _run_trial(self, trial: int, factor: float) -> list[Any] | None:
-        """Outputs with noise; where noise on vectors breaks the model (sizes), without that."""
+        """Outputs with noise.
+
+        Without that on vectors where it breaks the model (sizes), and without that on activations
+        where shapes depend on which of them are equal (Unique).
+        """
         rng = np.random.default_rng(trial)
-        for least_rank in (0, 2, None):
-            model, feeds = self._perturb(rng, factor, least_rank)
+        for least_rank, on_activations in ((0, True), (2, True), (None, True), (0, False)):
+            model, feeds = self._perturb(rng, factor, least_rank, on_activations=on_activations)
             try:
                 found = run_once(open_session(model, optimized=False), feeds)
             except Exception:
@@ -187,7 +191,12 @@ class Judge:
         return None
 
     def _perturb(
-        self, rng: np.random.Generator, factor: float, least_rank: int | None
+        self,
+        rng: np.random.Generator,
+        factor: float,
+        least_rank: int | None,
+        *,
+        on_activations: bool,
     ) -> tuple[onnx.ModelProto, dict[str, Any]]:
         """The model and its feeds with noise; on weights of some rank or more, or on none."""
         model = onnx.ModelProto()
@@ -200,7 +209,7 @@ class Judge:
                 step = steps.weight * largest + steps.relative * np.abs(array.astype(np.float64))
                 noisy = _add_noise(rng, array, factor * step)
                 tensor.CopyFrom(numpy_helper.from_array(noisy, tensor.name))
-        if steps.activation:
+        if steps.activation and on_activations:
             for name, value in feeds.items():
                 if is_float(value):
                     feeds[name] = _add_noise(rng, value, factor * self._activation_step(value))
