@@ -84,10 +84,11 @@ class Stage:
     are_steps: bool = False
     clips: bool = False
 
-    @property
-    def better_by_db(self) -> float:
-        """How much better its recipe has to be."""
-        return CLIPPING_BETTER_BY_DB if self.clips else BETTER_BY_DB
+    def find_margin_db(self, recipe: Recipe) -> float:
+        """How much better than this recipe its own have to be."""
+        # With sixteen levels their width counts for more than what is clipped.
+        has_many_levels = recipe.planner.options.activations.type.bits >= 8
+        return CLIPPING_BETTER_BY_DB if self.clips and has_many_levels else BETTER_BY_DB
 
 
 def _equalize(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
@@ -184,30 +185,31 @@ def _run_stage(
         report = StageReport(stage.name, None, None, False, time.monotonic() - started, note)
         return recipe, score, (report,)
     scores = workshop.trials.measure(proposals, stage.name)
+    margin_db = stage.find_margin_db(recipe)
     seconds = time.monotonic() - started
     if not stage.are_steps:
         name = max(scores, key=lambda one: scores[one].sqnr_db)
-        report = _compare(stage.name, scores[name], score, seconds, stage.better_by_db)
+        report = _compare(stage.name, scores[name], score, seconds, margin_db)
         report = replace(report, note="" if name == stage.name else name)
         return (*((proposals[name], scores[name]) if report.kept else (recipe, score)), (report,))
     reports = []
     for name, proposal in proposals.items():
         # They share what takes the time.
         share_s = seconds / len(proposals)
-        reports.append(_compare(name, scores[name], score, share_s, stage.better_by_db))
+        reports.append(_compare(name, scores[name], score, share_s, margin_db))
         if reports[-1].kept:
             recipe, score = proposal, scores[name]
     return recipe, score, tuple(reports)
 
 
 def _compare(
-    name: str, score: Score, before: Score, seconds: float, better_by_db: float
+    name: str, score: Score, before: Score, seconds: float, margin_db: float
 ) -> StageReport:
     gain_db = score.sqnr_db - before.sqnr_db
     return StageReport(
         name,
         score.finite_db,
         gain_db if math.isfinite(gain_db) else None,
-        gain_db > better_by_db,  # not where both are infinite
+        gain_db > margin_db,  # not where both are infinite
         seconds,
     )

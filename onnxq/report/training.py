@@ -38,11 +38,18 @@ def print_training(console: Console, result: TrainingResult) -> None:
     )
 
 
+PLURALS = {"bias": "biases"}
+
+
 def describe_training(result: TrainingResult) -> list[str]:
     """Lines on what was done."""
     tuned, history = result.tuned, result.history
     count, held_back = tuned.samples
-    trained = ", ".join(f"{number} {kind}s" for kind, number in tuned.trained.items() if number)
+    trained = ", ".join(
+        f"{number} {kind if number == 1 else PLURALS.get(kind, f'{kind}s')}"
+        for kind, number in tuned.trained.items()
+        if number
+    )
     seconds = history.points[-1].seconds if history.points else 0.0
     lines = [
         f"trained: {trained} on {count} samples, {held_back} held back, {tuned.device}, "

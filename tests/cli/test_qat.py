@@ -56,7 +56,7 @@ def test_the_report_in_a_terminal(folder: Path, run_here: Run) -> None:
         "qat", "net.onnx", "--train", "samples", "--init", "start.onnx", *SHORT, cwd=folder
     )
     assert result.returncode == 0, result.stderr
-    assert "trained: 3 weights" in result.stdout
+    assert "trained: 3 weights" in result.stdout and " biases" in result.stdout
     assert "from start.onnx ->" in result.stdout
     assert "integer QLinearConv" in result.stdout
 
