@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxq.numerics.probabilities import are_probabilities, to_log_odds, to_logits
@@ -11,6 +11,7 @@ from onnxq.numerics.probabilities import are_probabilities, to_log_odds, to_logi
 _LOGITS = st.lists(st.floats(-4, 4, width=32), min_size=2, max_size=6)
 
 
+@settings(deadline=None)
 @given(_LOGITS)
 def test_logits_come_back_less_their_mean(numbers: list[float]) -> None:
     logits = np.array(numbers)
@@ -19,6 +20,7 @@ def test_logits_come_back_less_their_mean(numbers: list[float]) -> None:
     np.testing.assert_allclose(found, logits - logits.mean(), atol=1e-9)
 
 
+@settings(deadline=None)
 @given(_LOGITS)
 def test_log_odds_come_back(numbers: list[float]) -> None:
     odds = np.array(numbers)

@@ -242,7 +242,7 @@ def test_the_shifted_target_is_the_least_squares_solution(
     for group in range(2):
         inputs = quantized[group] - quantized[group].mean(axis=0)
         wanted = (real[group] - real[group].mean(axis=0)) @ weight[group].T
-        expected = np.linalg.lstsq(inputs, wanted)[0].T
+        expected = np.linalg.lstsq(inputs, wanted, rcond=None)[0].T
         # Sixty positions of standard normal inputs: the condition number is below ten.
         assert np.allclose(found[group], expected, rtol=0, atol=1e-4)
 
