@@ -131,17 +131,14 @@ class Layer:
         return flat.reshape(self.groups, -1, 1)
 
     def sum_rows(self, outputs: Array) -> Array:
-        """What the rows of the matrices give on average, as the mean of the output channels.
+        """What the rows of a transposed convolution give, as the mean of its output channels.
 
         Args:
             outputs: a number for each row, shape [groups times rows].
 
         Returns:
-            Shape [channels]. Of a transposed convolution at its borders, where fewer rows overlap,
-            this is not exact.
+            Shape [channels]; at the borders, where fewer rows overlap, it is not exact.
         """
-        if not self.is_transposed:
-            return outputs
         strides = self.node.attributes.get("strides")
         places = math.prod(strides.as_ints()) if strides is not None else 1
         total: Array = outputs.reshape(self.channels, self._kernel).sum(axis=1) / places

@@ -92,8 +92,7 @@ def dynamic(*, model: Path, as_json: bool, **values: Any) -> None:
     """
     with hold_signals():
         import onnxq
-        from onnxq.cli.output import deliver, make_console, print_json, show_progress
-        from onnxq.report.text import print_result
+        from onnxq.cli.output import deliver_quantized, show_progress
         from onnxq.samples import ImageOptions
 
     images = ImageOptions(**{name: values.pop(name) for name in options.IMAGE_NAMES})
@@ -101,11 +100,4 @@ def dynamic(*, model: Path, as_json: bool, **values: Any) -> None:
     # A reader of the user may print; standard output is for the result.
     with contextlib.redirect_stdout(sys.stderr):
         result = onnxq.quantize_dynamic(model, images=images, progress=show_progress, **values)
-
-    def show() -> None:
-        if as_json:
-            print_json(result.to_json())
-        else:
-            print_result(make_console(), result)
-
-    deliver(show, written=None if result.size_bytes is None else result.output)
+    deliver_quantized(result, as_json=as_json)

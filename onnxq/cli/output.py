@@ -19,6 +19,7 @@ from onnxq.errors import OnnxqError, OutputError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from onnxq.pipelines import QuantizationResult
     from onnxq.runtime.session import Feeds
     from onnxq.training.history import Report, Status
 
@@ -29,6 +30,23 @@ _UNPRINTABLE = re.compile("[\x7f-\x9f\ud800-\udfff]")
 
 NARROWEST_PIPE = 160
 """Columns of a table that goes into a file or another program, where nothing is too wide."""
+
+
+def deliver_quantized(result: QuantizationResult, *, as_json: bool) -> None:
+    """Print what ``dynamic`` or ``static`` made.
+
+    Raises:
+        OutputError: it could not be printed; the model is complete all the same.
+    """
+    from onnxq.report.text import print_result
+
+    def show() -> None:
+        if as_json:
+            print_json(result.to_json())
+        else:
+            print_result(make_console(), result)
+
+    deliver(show, written=None if result.size_bytes is None else result.output)
 
 
 def deliver(
