@@ -18,8 +18,8 @@ from onnxq.graph.constants import add_initializer
 from onnxq.graph.copies import ModelCopy, copy_model
 from onnxq.graph.names import Names
 from onnxq.graph.offload import include_weights
-from onnxq.numerics.affine import Array
-from onnxq.plan import Plan
+from onnxq.numerics.affine import Array, Parameters
+from onnxq.plan import ActivationKey, ActivationPlan, Plan
 from onnxq.plan.planner import StaticPlanner
 from onnxq.plan.statistics import WeightStatistics
 from onnxq.plan.translate import translate_plan
@@ -52,6 +52,7 @@ class Recipe:
         ranges: of each activation that is quantized ahead of time.
         weights: by the constant of the float model.
         biases: one value a channel, by where it is read.
+        wide_ranges: of each activation that has 16 bits for accuracy.
     """
 
     planner: StaticPlanner
@@ -59,11 +60,25 @@ class Recipe:
     ranges: Mapping[ir.Value, Range]
     weights: Mapping[ir.Value, TunedWeight] = field(default_factory=dict)
     biases: Mapping[BiasPlace, Array] = field(default_factory=dict)
+    wide_ranges: Mapping[ir.Value, Range] = field(default_factory=dict)
 
     @property
     def model(self) -> ir.Model:
         """The float model."""
         return self.planner.model
+
+    def find_range(self, activation: ActivationPlan) -> Range:
+        """The range of an activation of the plan, in its type."""
+        is_wide = activation.scheme != self.planner.options.activations
+        return (self.wide_ranges if is_wide else self.ranges)[activation.value]
+
+    @property
+    def parameters(self) -> dict[ActivationKey, Parameters]:
+        """Scale and zero point of each activation of the plan."""
+        found: dict[ActivationKey, Parameters] = {}
+        for one in self.plan.decisions.activations:
+            found |= resolve_ranges((one,), {one.value: self.find_range(one)})
+        return found
 
 
 def apply_recipe(recipe: Recipe) -> ir.Model:
@@ -75,8 +90,9 @@ def apply_recipe(recipe: Recipe) -> ir.Model:
     _write_biases(copy, recipe.biases)
     plan = translate_plan(_with_statistics(recipe), copy)
     encodings = Encodings()
-    ranges = {copy.values[value]: found for value, found in recipe.ranges.items()}
-    encodings.fill(resolve_ranges(plan.decisions.activations, ranges))
+    encodings.fill(
+        {(copy.values[value], scheme): one for (value, scheme), one in recipe.parameters.items()}
+    )
     apply_plan(
         copy.model,
         plan,

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from onnxq.algorithms.borders import IntegerBorders
 from onnxq.algorithms.recipe import BiasPlace
 from onnxq.apply.numbers import ACTIVATION_TYPES
 from onnxq.graph.constants import add_initializer, constant_tensor
@@ -21,8 +22,7 @@ from onnxq.graph.names import Names
 from onnxq.graph.offload import OFFLOADED_TENSOR_BYTES, include_weights
 from onnxq.graph.scopes import iterate_bodies
 from onnxq.numerics.affine import Array, Parameters
-from onnxq.plan import ActivationPlan, Plan
-from onnxq.rules.roles import Form
+from onnxq.plan import ActivationKey, ActivationPlan
 from onnxq.runtime.session import Session
 
 
@@ -86,40 +86,6 @@ def cut_before(graph: ir.Graph, layers: Sequence[ir.Node]) -> tuple[Segment, ...
     return tuple(reversed(segments))
 
 
-@dataclass(frozen=True)
-class IntegerBorders:
-    """Where a plan has activations in integers.
-
-    Attributes:
-        owners: for each value, the activation whose parameters it has.
-        made: values that integer nodes give as integers.
-        inputs: what each integer node reads as integers.
-        at_run_time: products that quantize their activation when they are run, with its index.
-    """
-
-    owners: Mapping[ir.Value, ActivationPlan]
-    made: frozenset[ir.Value]
-    inputs: Mapping[ir.Node, tuple[ir.Value, ...]]
-    at_run_time: Mapping[ir.Node, int]
-
-    @classmethod
-    def of(cls, plan: Plan) -> IntegerBorders:
-        """Those of a whole plan."""
-        decisions = plan.decisions
-        nodes = decisions.nodes
-        return cls(
-            {member: one for one in decisions.activations for member in one.members},
-            frozenset(value for one in nodes if one.quantizes_output for value in one.one.outputs),
-            {one.one.node: one.one.inputs for one in nodes},
-            {
-                use.use.node: 1 - use.use.input_index
-                for tensor in plan.changes
-                for use in tensor.uses
-                if use.form is Form.INTEGER_MATMUL and use.use is not None
-            },
-        )
-
-
 class SegmentModel:
     """A model of its own out of the nodes of a segment."""
 
@@ -173,17 +139,20 @@ class SegmentModel:
             reader.resize_inputs(index + 1)
         reader.replace_input_with(index, value)
 
-    def simulate(self, borders: IntegerBorders, parameters: Mapping[ir.Value, Parameters]) -> None:
+    def simulate(
+        self, borders: IntegerBorders, parameters: Mapping[ActivationKey, Parameters]
+    ) -> None:
         """Put a pair behind each activation that is quantized, as the plan says."""
         for value, twin in list(self._values.items()):
             if value in borders.made and twin.producer() is not None:
-                self._quantize(twin, list(twin.uses()), borders.owners[value], parameters)
+                made = borders.made[value]
+                self._values[value] = self._quantize(twin, list(twin.uses()), made, parameters)
+                self._rename_output(twin, self._values[value])
         for node, reader in self.nodes.items():
-            for value in borders.inputs.get(node, ()):
+            for value, activation in borders.entering.get(node, {}).items():
                 twin = self._values[value]
-                if value not in borders.made:
-                    uses = [(reader, at) for at, one in enumerate(reader.inputs) if one is twin]
-                    self._quantize(twin, uses, borders.owners[value], parameters, is_output=False)
+                uses = [(reader, at) for at, one in enumerate(reader.inputs) if one is twin]
+                self._quantize(twin, uses, activation, parameters)
             if node in borders.at_run_time:
                 self._quantize_at_run_time(reader, borders.at_run_time[node])
 
@@ -205,11 +174,10 @@ class SegmentModel:
         value: ir.Value,
         uses: Iterable[tuple[ir.Node, int]],
         activation: ActivationPlan,
-        parameters: Mapping[ir.Value, Parameters],
-        *,
-        is_output: bool = True,
-    ) -> None:
-        numbers = parameters[activation.value]
+        parameters: Mapping[ActivationKey, Parameters],
+    ) -> ir.Value:
+        """Put a pair behind a value, for some of its readers; returns what they read then."""
+        numbers = parameters[activation.key]
         dtype = ACTIVATION_TYPES[activation.scheme.type].numpy()
         scale = self._add(np.asarray(numbers.scale, np.float32))
         zero_point = self._add(np.asarray(numbers.zero_point, dtype))
@@ -228,8 +196,7 @@ class SegmentModel:
             last = node.outputs[0]
         for reader, index in uses:
             reader.replace_input_with(index, last)
-        if is_output:
-            self._rename_output(value, last)
+        return last
 
     def _rename_output(self, value: ir.Value, successor: ir.Value) -> None:
         for index, output in enumerate(self._graph.outputs):

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from onnxq.algorithms.borders import IntegerBorders
 from onnxq.algorithms.recipe import Recipe
-from onnxq.algorithms.segments import IntegerBorders, Segment, SegmentModel
-from onnxq.calibration import resolve_ranges
+from onnxq.algorithms.segments import Segment, SegmentModel
 
 
 def simulate_activations(recipe: Recipe) -> ir.Model:
@@ -24,7 +24,5 @@ def simulate_activations(recipe: Recipe) -> ir.Model:
     fed = tuple(value for value in graph.inputs if value.name not in graph.initializers)
     whole = Segment(tuple(graph), fed, tuple(graph.outputs), ())
     simulated = SegmentModel(recipe.model, whole)
-    decisions = recipe.plan.decisions
-    parameters = resolve_ranges(decisions.activations, recipe.ranges)
-    simulated.simulate(IntegerBorders.of(recipe.plan), parameters)
+    simulated.simulate(IntegerBorders.of(recipe.plan), recipe.parameters)
     return simulated.finish()

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxq.algorithms.borders import IntegerBorders
 from onnxq.algorithms.layers import Keep, Layer, find_layers
 from onnxq.algorithms.recipe import Recipe, TunedWeight
-from onnxq.algorithms.segments import IntegerBorders, Segment, SegmentModel, cut_before
+from onnxq.algorithms.segments import Segment, SegmentModel, cut_before
 from onnxq.algorithms.store import MOST_BYTES, ActivationStore
 from onnxq.algorithms.visits import LayerChange, LayerSample, Visit
 from onnxq.apply.weights import compute_elements, parameters_of
@@ -28,7 +29,7 @@ from onnxq.graph.constants import release
 from onnxq.graph.offload import offload_array
 from onnxq.numerics.activations import simulate_at_run_time
 from onnxq.numerics.affine import Array, Parameters, dequantize, quantize
-from onnxq.plan import ActivationPlan, TensorPlan
+from onnxq.plan import ActivationKey, ActivationPlan, TensorPlan
 from onnxq.rules.roles import Form
 from onnxq.runtime.session import Feeds, Session
 
@@ -171,11 +172,11 @@ class _QuantizedModel:
         decisions = self.recipe.plan.decisions
         self._borders = IntegerBorders.of(self.recipe.plan)
         self._outputs = {
-            node.one.node: self._borders.owners[node.one.outputs[0]]
+            node.one.node: self._borders.made[node.one.outputs[0]]
             for node in decisions.nodes
             if node.quantizes_output
         }
-        self._parameters = resolve_ranges(decisions.activations, self.recipe.ranges)
+        self._parameters = self.recipe.parameters
 
     def advance(self, segment: Segment) -> None:
         """Run a segment for all samples."""
@@ -196,9 +197,10 @@ class _QuantizedModel:
         rows = np.concatenate(
             [self._take_rows(layer, index, keep) for index, keep in enumerate(choices)], axis=1
         )
-        if layer.node in self._borders.inputs and layer.input not in self._borders.made:
-            # What another integer node gives is on the grid already.
-            rows = _simulate(rows, self._borders.owners[layer.input], self._parameters)
+        # What another integer node gives in the same type is on the grid already.
+        entering = self._borders.entering.get(layer.node, {}).get(layer.input)
+        if entering is not None:
+            rows = _simulate(rows, entering, self._parameters)
         value = layer.weight.constant.value
         tensor = self._tensors[value]
         return LayerSample(
@@ -264,10 +266,10 @@ def simulate_weight(tensor: TensorPlan) -> Array:
 
 
 def _simulate(
-    real: Array, activation: ActivationPlan, parameters: Mapping[ir.Value, Parameters]
+    real: Array, activation: ActivationPlan, parameters: Mapping[ActivationKey, Parameters]
 ) -> Array:
     low, high = activation.scheme.range
-    own = parameters[activation.value]
+    own = parameters[activation.key]
     return dequantize(quantize(real, own, quantized_min=low, quantized_max=high), own)
 
 

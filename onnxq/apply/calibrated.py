@@ -5,6 +5,7 @@ each pair stands decides whether it does:
 
 - An integer node is followed by its pair right away; every reader reads behind it.
 - A float tensor is quantized for its integer readers; its float readers read the float tensor.
+- Readers in another type than the node before them have a pair of their own behind its pair.
 - Scales and zero points have rank 0; weights have one scale a channel; a bias is int32 with the
   scale of the activation times that of the weight.
 """
@@ -20,11 +21,11 @@ from onnxq.apply.float_layers import find_layers_at_risk, separate_bias
 from onnxq.apply.numbers import Numbers
 from onnxq.apply.rewriter import Rewriter
 from onnxq.graph.constants import constant_tensor
-from onnxq.plan import ActivationPlan, CalibratedNode, Plan, TensorPlan
+from onnxq.plan import ActivationKey, ActivationPlan, CalibratedNode, Plan, TensorPlan
 from onnxq.plan.statistics import hold_bias
 from onnxq.rules.calibrated import input_channels
 from onnxq.rules.roles import Form
-from onnxq.schemes import WeightType
+from onnxq.schemes import ActivationScheme, WeightType
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,7 @@ class _PairWriter:
     def __init__(self, rewriter: Rewriter, plan: Plan, encodings: Encodings) -> None:
         self._rewriter = rewriter
         self._numbers = Numbers(rewriter, encodings)
-        self._activations = {
-            member: one for one in plan.decisions.activations for member in one.members
-        }
+        self._activations = plan.decisions.owners
         self._uses = {
             use.use.node: (use.form, tensor)
             for tensor in plan.changes
@@ -63,7 +62,7 @@ class _PairWriter:
         }
         for node in plan.decisions.nodes:
             self._make_room_for_bias(node, encodings)
-        self._pairs: dict[tuple[ir.Value, ir.Graph], Pair] = {}
+        self._pairs: dict[tuple[ActivationKey, ir.Graph], Pair] = {}
         self._originals: dict[ir.Value, ir.Value] = {}
         self._weights: dict[tuple[ir.Value, ir.Graph], ir.Value] = {}
 
@@ -75,7 +74,7 @@ class _PairWriter:
         weight = self._uses[layer][1]
         if bias is None or weight.statistics is None or weight.scheme is None:
             return
-        scale = float(encodings[self._activations[node.one.inputs[0]].value].scale)
+        scale = float(encodings[self._activations[node.one.inputs[0], node.scheme]].scale)
         wider = hold_bias(weight.statistics, bias.numpy(), scale, weight.scheme)
         if wider is weight.statistics:
             return
@@ -91,7 +90,7 @@ class _PairWriter:
             self._write_weight(node)
         if node.quantizes_output:
             for value in node.one.outputs:
-                self._write_output(value)
+                self._write_output(value, node.scheme)
         elif node.operator == "MatMul" and not self._rewriter.target.contrib_operators:
             separate_bias(self._rewriter, node.one.node)
 
@@ -116,20 +115,21 @@ class _PairWriter:
             original = self._originals.get(value, value)
             if original not in node.one.inputs:
                 continue
-            if (original, graph) not in self._pairs:
-                activation = self._activations[original]
-                self._pairs[original, graph] = self._add_pair(value, activation, reader, None)
-            reader.replace_input_with(index, self._pairs[original, graph].dequantized)
+            key = original, node.scheme
+            if (key, graph) not in self._pairs:
+                activation = self._activations[key]
+                self._pairs[key, graph] = self._add_pair(value, activation, reader, None)
+            reader.replace_input_with(index, self._pairs[key, graph].dequantized)
 
-    def _write_output(self, value: ir.Value) -> None:
+    def _write_output(self, value: ir.Value, scheme: ActivationScheme) -> None:
         producer = value.producer()
         if producer is None:
             raise ValueError(f"'{value.name}' has no producer")
         readers = list(value.uses())
-        pair = self._add_pair(value, self._activations[value], None, producer)
+        pair = self._add_pair(value, self._activations[value, scheme], None, producer)
         for reader, index in readers:
             reader.replace_input_with(index, pair.dequantized)
-        self._pairs[value, self._rewriter.scope_of(producer).graph] = pair
+        self._pairs[(value, scheme), self._rewriter.scope_of(producer).graph] = pair
         self._originals[pair.dequantized] = value
 
     def _add_pair(
@@ -157,7 +157,7 @@ class _PairWriter:
         return Pair(made[-2], made[-1], activation)
 
     def _write_weight(self, node: CalibratedNode) -> None:
-        layer, activation = node.one.node, self._activations[node.one.inputs[0]]
+        layer, activation = node.one.node, self._activations[node.one.inputs[0], node.scheme]
         plan = self._uses[layer][1]
         bias = layer.inputs[2] if node.operator != "MatMul" and len(layer.inputs) > 2 else None
         layer.replace_input_with(1, self._dequantize_weight(layer, plan))

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import onnx_ir as ir
-
 from onnxq.numerics.affine import Parameters
+from onnxq.plan import ActivationKey, ActivationPlan
 
 
 class Encodings:
     """Scale and zero point of each calibrated activation."""
 
     def __init__(self) -> None:
-        self._parameters: Mapping[ir.Value, Parameters] = {}
+        self._parameters: Mapping[ActivationKey, Parameters] = {}
 
-    def fill(self, parameters: Mapping[ir.Value, Parameters]) -> None:
+    def fill(self, parameters: Mapping[ActivationKey, Parameters]) -> None:
         """Use these from now on; both arrays of each are rank 0."""
         self._parameters = parameters
 
-    def __getitem__(self, value: ir.Value) -> Parameters:
-        """Parameters of the activation whose range decides."""
-        return self._parameters[value]
+    def __getitem__(self, activation: ActivationPlan) -> Parameters:
+        """Parameters of an activation of the plan."""
+        return self._parameters[activation.key]

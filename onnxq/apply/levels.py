@@ -19,10 +19,10 @@ def leave_out_clips(plan: Plan) -> None:
     The levels lie inside its limits, so the integers stay the same. The runtime would keep it, and
     compute the layer in floats, because the whole range of uint8 is larger.
     """
-    activations = {member: one for one in plan.decisions.activations for member in one.members}
+    activations = plan.decisions.owners
     for node in plan.decisions.nodes:
         for value in node.one.outputs if node.quantizes_output else ():
-            activation, clip = activations[value], value.producer()
+            activation, clip = activations[value, node.scheme], value.producer()
             if activation.scheme.type.bits != 4 or activation.bounds is None or clip is None:
                 continue
             if clip.op_type == "Clip" and clip.inputs[0] is not None:

@@ -12,7 +12,7 @@ from onnxq.graph.constants import require_constant
 from onnxq.graph.scopes import Scope
 from onnxq.numerics.activations import quantize_bias
 from onnxq.numerics.affine import Array
-from onnxq.plan import ActivationPlan, TensorPlan
+from onnxq.plan import ActivationKey, ActivationPlan, TensorPlan
 from onnxq.schemes import ActivationType
 
 ACTIVATION_TYPES = {
@@ -31,13 +31,13 @@ class Numbers:
     def __init__(self, rewriter: Rewriter, encodings: Encodings) -> None:
         self._rewriter = rewriter
         self._encodings = encodings
-        self._made: dict[tuple[ir.Graph, ir.Value, int], tuple[ir.Value, ir.Value]] = {}
+        self._made: dict[tuple[ir.Graph, ActivationKey, int], tuple[ir.Value, ir.Value]] = {}
 
     def of_activation(
         self, scope: Scope, activation: ActivationPlan, *, channels: int = 0
     ) -> tuple[ir.Value, ir.Value]:
         """Scale and zero point: of rank 0, or repeated for each of ``channels``."""
-        key = (scope.graph, activation.value, channels)
+        key = (scope.graph, activation.key, channels)
         if key not in self._made:
             self._made[key] = self._make(scope, activation, channels)
         return self._made[key]
@@ -67,7 +67,7 @@ class Numbers:
 
         def scale() -> Array:
             own = parameters_of(weight).scale.reshape(-1)
-            product = self._encodings[activation.value].scale * own
+            product = self._encodings[activation].scale * own
             return np.asarray(product if weight.scale_axes else product[0], np.float32)
 
         def elements() -> Array:
@@ -91,10 +91,10 @@ class Numbers:
         name = activation.value.name or "value"
 
         def scale() -> Array:
-            return np.full(shape, self._encodings[activation.value].scale, np.float32)
+            return np.full(shape, self._encodings[activation].scale, np.float32)
 
         def zero_point() -> Array:
-            return np.full(shape, self._encodings[activation.value].zero_point, dtype.numpy())
+            return np.full(shape, self._encodings[activation].zero_point, dtype.numpy())
 
         made = self._rewriter.add_lazily(
             scope, scale, ir.DataType.FLOAT, shape, name=f"{name}_scale"

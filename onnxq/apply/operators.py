@@ -71,7 +71,8 @@ def write_float_products(rewriter: Rewriter, plan: Plan) -> None:
         return
     writer = _OperatorWriter(rewriter, plan, Edges(rewriter, nodes))
     for node in nodes:
-        if node.one.behaviour is Behaviour.PRODUCT and not node.quantizes_output:
+        has_operator = node.one.behaviour is Behaviour.PRODUCT and node.scheme.type.bits <= 8
+        if has_operator and not node.quantizes_output:
             writer.write_node(node)
 
 

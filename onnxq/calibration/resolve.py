@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from onnxq.numerics.activations import choose_activation_parameters
 from onnxq.numerics.affine import Parameters
-from onnxq.plan import ActivationPlan
+from onnxq.plan import ActivationKey, ActivationPlan
 from onnxq.ranges import DEFAULT_PERCENTILE, Grid, Observation, find_method
 
 Range = tuple[float, float]
@@ -40,9 +40,9 @@ def choose_ranges(
 
 def resolve_ranges(
     activations: Iterable[ActivationPlan], ranges: Mapping[ir.Value, Range]
-) -> dict[ir.Value, Parameters]:
+) -> dict[ActivationKey, Parameters]:
     """Scale and zero point of each activation, both of rank 0."""
     return {
-        one.value: choose_activation_parameters(*ranges[one.value], one.scheme, one.bounds)
+        one.key: choose_activation_parameters(*ranges[one.value], one.scheme, one.bounds)
         for one in activations
     }

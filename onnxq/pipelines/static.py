@@ -279,7 +279,7 @@ class _Job:
             method=improved.method,
             candidates=improved.tried,
             ranges=tuple(
-                (one.name, *recipe.ranges[one.value]) for one in recipe.plan.decisions.activations
+                (one.name, *recipe.find_range(one)) for one in recipe.plan.decisions.activations
             ),
             accuracy=self.level,
             stages=improved.stages,

@@ -10,6 +10,7 @@ from onnxq.plan.options import (
 from onnxq.plan.selection import Selection, follow_nodes, name_excluded_nodes
 from onnxq.plan.static import plan_static
 from onnxq.plan.types import (
+    ActivationKey,
     ActivationPlan,
     CalibratedNode,
     CalibrationPlan,
@@ -19,6 +20,7 @@ from onnxq.plan.types import (
 )
 
 __all__ = [
+    "ActivationKey",
     "ActivationPlan",
     "CalibratedNode",
     "CalibrationPlan",

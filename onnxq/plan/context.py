@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -17,6 +17,7 @@ from onnxq.schemes import Scheme, WeightType
 from onnxq.targets import Target
 
 CALIBRATED_WEIGHTS = Scheme(type=WeightType.INT8)
+WIDE_WEIGHTS = Scheme(type=WeightType.INT16)
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Context:
         calibrated: nodes that compute on calibrated activations.
         calibrated_weights: the scheme of their weights, but for its axes.
         kept_float: nodes whose weights are stored as 16-bit floats for accuracy, with the reason.
+        wide: nodes that compute on integers of 16 bits for accuracy.
     """
 
     target: Target
@@ -44,9 +46,14 @@ class Context:
     calibrated: frozenset[ir.Node] = frozenset()
     calibrated_weights: Scheme = CALIBRATED_WEIGHTS
     kept_float: Mapping[ir.Node, str] = field(default_factory=dict)
+    wide: frozenset[ir.Node] = frozenset()
     _measured: dict[tuple[ir.Value, tuple[int, ...]], WeightStatistics] = field(
         default_factory=dict
     )
+
+    def find_scheme(self, nodes: Iterable[ir.Node]) -> Scheme:
+        """The scheme of a weight that these nodes compute with, but for its axes."""
+        return self.calibrated_weights if self.wide.isdisjoint(nodes) else WIDE_WEIGHTS
 
     def measure(self, constant: Constant, axes: tuple[int, ...]) -> WeightStatistics:
         """Ranges of a constant along ``axes``."""

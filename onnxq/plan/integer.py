@@ -94,10 +94,12 @@ def _plan_channels(
 def _plan_calibrated(
     constant: Constant, context: Context, readings: list[Reading], primary: Reading
 ) -> TensorPlan:
+    calibrated = (one.use.node for one in readings if one.form is Form.CALIBRATED)
+    wanted = context.find_scheme(calibrated)
     scheme = replace(
-        context.calibrated_weights,
+        wanted,
         axes=_scale_axes(primary, context),
-        reduce_range=context.calibrated_weights.reduce_range
+        reduce_range=wanted.reduce_range
         and any(adds_pairs_of_products(one.use, one.form, constant.tensor) for one in readings),
     )
     if scheme.type.bits != 8:

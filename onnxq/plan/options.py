@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from onnxq.errors import UsageError
 from onnxq.schemes import (
@@ -231,6 +231,18 @@ class StaticOptions:
             exclude=self.exclude,
             op_types=self.op_types,
         )
+
+    @property
+    def wide_activations(self) -> ActivationScheme:
+        """Activations of nodes that are computed in 16 bits for accuracy."""
+        signed = self.activations.type.is_signed
+        wide = ActivationType.INT16 if signed else ActivationType.UINT16
+        return replace(self.activations, type=wide)
+
+    def can_widen(self, target: Target) -> bool:
+        """Whether some nodes can have 16 bits instead of the types asked for."""
+        has_wide = max(self.activations.type.bits, self.weights.bits) > 8
+        return target.wide_gain > 0.0 and not has_wide and not self.writes_operators
 
     def check_target(self, target: Target) -> None:
         """Refuse types that a target has no kernels for.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
@@ -26,6 +26,7 @@ class StaticPlanner:
         selection: made for the model.
         refused: nodes that stay float for reasons found in the data.
         kept_float: nodes that stay float, weights included, for accuracy.
+        wide: nodes that compute on integers of 16 bits, for accuracy.
     """
 
     model: ir.Model
@@ -34,6 +35,7 @@ class StaticPlanner:
     selection: Selection
     refused: Mapping[ir.Node, str] = field(default_factory=dict)
     kept_float: Mapping[ir.Node, str] = field(default_factory=dict)
+    wide: frozenset[ir.Node] = frozenset()
 
     def plan(self) -> Plan:
         """Every decision."""
@@ -44,6 +46,7 @@ class StaticPlanner:
             self.selection,
             refused=self.refused,
             kept_float=self.kept_float,
+            wide=self.wide,
         )
 
     def refuse(self, nodes: Mapping[ir.Node, str]) -> StaticPlanner:
@@ -53,6 +56,10 @@ class StaticPlanner:
     def keep_float(self, nodes: Mapping[ir.Node, str]) -> StaticPlanner:
         """The same with exactly these nodes kept float for accuracy."""
         return replace(self, kept_float=nodes)
+
+    def widen(self, nodes: Iterable[ir.Node]) -> StaticPlanner:
+        """The same with exactly these nodes in 16 bits for accuracy."""
+        return replace(self, wide=frozenset(nodes))
 
     def follow(self, copy: ModelCopy) -> StaticPlanner:
         """The same for a copy of the model."""
@@ -66,4 +73,5 @@ class StaticPlanner:
             ),
             refused={nodes[node]: why for node, why in self.refused.items()},
             kept_float={nodes[node]: why for node, why in self.kept_float.items()},
+            wide=frozenset(nodes[node] for node in self.wide),
         )

@@ -16,6 +16,7 @@ from onnxq.plan.options import StaticOptions
 from onnxq.plan.regions import Regions, find_regions
 from onnxq.plan.selection import Selection
 from onnxq.plan.types import (
+    ActivationKey,
     ActivationPlan,
     CalibratedNode,
     CalibrationPlan,
@@ -24,6 +25,7 @@ from onnxq.plan.types import (
 )
 from onnxq.rules.calibrated import Behaviour, CalibratedRule, find_calibrated_rule
 from onnxq.rules.roles import Form
+from onnxq.schemes import ActivationScheme
 from onnxq.targets import Target
 
 _IN_BODY = "in the body of a Loop or Scan, whose activations cannot be observed"
@@ -38,6 +40,7 @@ def plan_static(
     *,
     refused: Mapping[ir.Node, str] | None = None,
     kept_float: Mapping[ir.Node, str] | None = None,
+    wide: frozenset[ir.Node] = frozenset(),
 ) -> Plan:
     """Decide for every node, every activation and every constant float tensor.
 
@@ -48,6 +51,7 @@ def plan_static(
         selection: made before the model was simplified; None to make it from ``model``.
         refused: nodes that must stay float for reasons found in the data.
         kept_float: nodes that stay float, weights included, for accuracy.
+        wide: nodes that compute on integers of 16 bits, for accuracy.
 
     Raises:
         SelectorError: a selector in the options matches no node.
@@ -63,6 +67,7 @@ def plan_static(
         can_raise_opset=not model.functions,
         calibrated_weights=options.weight_scheme(target),
         kept_float=kept_float or {},
+        wide=wide,
     )
     excluded = {**selection.excluded, **(refused or {}), **context.kept_float}
     while True:
@@ -70,7 +75,11 @@ def plan_static(
         calibrated = frozenset(
             node for node, one in regions.nodes.items() if one.rule.weight_index is not None
         )
-        plan = plan_weights(model, replace(context, calibrated=calibrated), mode="static")
+        # What its neighbours leave in float has no weight of 8 bits either.
+        narrowed = {node: why for node, why in regions.refused.items() if node in wide}
+        kept = {**context.kept_float, **narrowed}
+        decided = replace(context, calibrated=calibrated, kept_float=kept)
+        plan = plan_weights(model, decided, mode="static")
         unusable = _find_unusable_weights(plan, calibrated)
         if not unusable:
             break
@@ -130,32 +139,44 @@ def _describe(
             name=context.label(node),
             operator=node.op_type,
             one=one,
+            scheme=options.wide_activations if node in context.wide else options.activations,
             quantizes_output=regions.quantizes_output(one),
         )
         for node, one in regions.nodes.items()
     )
-    roots = _find_roots(nodes)
+    return CalibrationPlan(
+        nodes, _describe_activations(nodes, paths), tuple(_find_skipped(model, regions, context))
+    )
+
+
+def _describe_activations(
+    nodes: tuple[CalibratedNode, ...], paths: Mapping[ir.Value, str]
+) -> tuple[ActivationPlan, ...]:
     bounds = {
         value: node.one.bounds
         for node in nodes
         if node.quantizes_output
         for value in node.one.outputs
     }
-    members: dict[ir.Value, list[ir.Value]] = {}
-    for value, root in roots.items():
-        members.setdefault(root, []).append(value)
-    activations = tuple(
+    schemes: dict[ir.Value, dict[ActivationScheme, None]] = {}
+    for node in nodes:
+        for value in (*node.one.inputs, *(node.one.outputs if node.quantizes_output else ())):
+            schemes.setdefault(value, {})[node.scheme] = None
+    members: dict[ActivationKey, list[ir.Value]] = {}
+    for value, root in _find_roots(nodes).items():
+        for scheme in schemes[value]:
+            members.setdefault((root, scheme), []).append(value)
+    return tuple(
         ActivationPlan(
             name=paths.get(root, root.name or "?"),
-            scheme=options.activations,
+            scheme=scheme,
             value=root,
             members=tuple(values),
             bounds=bounds.get(root),
             member_names=tuple(paths.get(value, value.name or "?") for value in values),
         )
-        for root, values in members.items()
+        for (root, scheme), values in members.items()
     )
-    return CalibrationPlan(nodes, activations, tuple(_find_skipped(model, regions, context)))
 
 
 def _find_roots(nodes: tuple[CalibratedNode, ...]) -> dict[ir.Value, ir.Value]:

@@ -114,6 +114,10 @@ class SkippedNode:
     reason: str
 
 
+ActivationKey = tuple[ir.Value, ActivationScheme]
+"""A tensor in one type of integers: one that blocks of 8 and of 16 bits share has two."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ActivationPlan:
     """One scale and zero point for an activation, and for those that are moved copies of it.
@@ -122,7 +126,7 @@ class ActivationPlan:
         name: of the tensor whose range decides, with its scope.
         scheme: type of the integers.
         value: that tensor.
-        members: every tensor that has these parameters, itself included.
+        members: every tensor that has these parameters, itself included where it has this type.
         bounds: limits of the Relu or Clip that the range takes over, or None.
         member_names: of the tensors that have these parameters, with their scopes.
     """
@@ -133,6 +137,11 @@ class ActivationPlan:
     members: tuple[ir.Value, ...] = field(compare=False, repr=False)
     bounds: tuple[float, float] | None = None
     member_names: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> ActivationKey:
+        """What it is the only one for in a plan."""
+        return self.value, self.scheme
 
     @property
     def has_fixed_zero_point(self) -> bool:
@@ -153,12 +162,14 @@ class CalibratedNode:
         name: label of the node, with its scope.
         operator: its type.
         one: its place in the graph.
+        scheme: type of the integers that it reads and gives.
         quantizes_output: whether its outputs are integers, too.
     """
 
     name: str
     operator: str
     one: IntegerNode = field(compare=False, repr=False)
+    scheme: ActivationScheme
     quantizes_output: bool
 
     def to_json(self) -> dict[str, Any]:
@@ -183,6 +194,11 @@ class CalibrationPlan:
     nodes: tuple[CalibratedNode, ...] = ()
     activations: tuple[ActivationPlan, ...] = ()
     skipped: tuple[SkippedNode, ...] = ()
+
+    @property
+    def owners(self) -> dict[ActivationKey, ActivationPlan]:
+        """For each tensor, in each type that it has, the activation whose parameters it has."""
+        return {(member, one.scheme): one for one in self.activations for member in one.members}
 
     def to_json(self) -> dict[str, Any]:
         """Plain data of every decision."""

@@ -35,6 +35,8 @@ class Target:
             activation quantized at run time as with a calibrated one.
         integer_conv_min_channels: a convolution of fewer input channels a group gains nothing from
             integers by itself; beside others it saves leaving them.
+        wide_gain: share of what integers of 8 bits save that those of 16 bits save, which some
+            layers have for accuracy; 0 where there are no kernels for them.
         adds_products_exactly: whether sums of uint8 activations times int8 weights are exact; where
             they are not, such weights have 7 bits by default.
         crossing_multiplications: that integers have to save for each element that is narrowed
@@ -62,4 +64,5 @@ class Target:
     integer_conv_min_channels: int
     integer_conv_min_reduction: int
     crossing_multiplications: int
+    wide_gain: float
     adds_products_exactly: bool = True

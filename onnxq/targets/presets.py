@@ -38,6 +38,8 @@ ORT_CPU = Target(
     # 1x1 convolutions between float nodes: 48 -> 0.93-0.99 of float speed, 64 -> 1.03-1.21 (x86-64
     # Sapphire Rapids; benchmarks/crossing.py).
     crossing_multiplications=55,
+    # No kernel for 16 bits, see above.
+    wide_gain=0.0,
 )
 
 ONNX = replace(
@@ -55,6 +57,8 @@ ONNX = replace(
     folds_casts=False,
     # What a border costs other runtimes is not known.
     crossing_multiplications=0,
+    # Not measured: an assumption about NPUs and DSPs that multiply 16 bits at half the rate of 8.
+    wide_gain=0.5,
     dynamic_matmul=False,
 )
 

@@ -112,7 +112,7 @@ def test_after_correction_means_are_those_of_the_float_model(tmp_path: Path) -> 
 
     # A stored bias is rounded to whole products of the two scales.
     (activation,) = (one for one in recipe.plan.decisions.activations if one.name == "x")
-    numbers = resolve_ranges((activation,), recipe.ranges)[activation.value]
+    numbers = resolve_ranges((activation,), recipe.ranges)[activation.key]
     (tensor,) = recipe.plan.changes
     step = float(numbers.scale) * float(parameters_of(tensor).scale.max())
     assert mean_error(corrected) < step / 2 + 1e-5

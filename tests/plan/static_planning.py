@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -79,12 +80,14 @@ def plan_ir(
     target: Target = ORT,
     weights: str = "int8",
     refused: dict[str, str] | None = None,
+    wide: Collection[str] = (),
     **options: Any,
 ) -> Plan:
     """The plan of a model in memory; ``refused`` maps names of nodes to reasons."""
     asked = StaticOptions(weights=parse_weight_type(weights), **options)
     nodes = {node: refused[node.name] for node in model.graph if node.name in (refused or {})}
-    return plan_static(model, target, asked, refused=nodes)
+    in_16_bits = frozenset(node for node in model.graph if node.name in wide)
+    return plan_static(model, target, asked, refused=nodes, wide=in_16_bits)
 
 
 def static_plan(model: onnx.ModelProto, **kwargs: Any) -> Plan:
