@@ -10,9 +10,11 @@ import pytest
 from onnx import numpy_helper
 
 from onnxq.errors import UnsupportedModelError
+from onnxq.graph import opset
 from onnxq.graph.constants import iterate_constants
 from onnxq.graph.files import load_model
-from onnxq.graph.opset import raise_opset
+from onnxq.graph.opset import raise_copy, raise_opset
+from onnxq.graph.scopes import iterate_scopes
 from tests.models import float_weight, make_model, matmul_model, save, save_external, to_ir
 
 
@@ -163,3 +165,68 @@ def test_what_the_converter_cannot_do_is_refused_in_one_line(
         raise_opset(to_ir(model), 11, path=Path("model.onnx"))
     assert "\n" not in str(caught.value)
     assert capfd.readouterr().err == ""
+
+
+def _copyable(rng: np.random.Generator) -> ir.Model:
+    nodes = """z = MatMul(x, w) s = ReduceSum(z, axis) c = Greater(s, zero)
+        y = If (c) <then_branch = one () => (float[2, 4] a) { [t] a = MatMul(x, w2) },
+                    else_branch = two () => (float[2, 4] b) { b = Neg(z) }>"""
+    constants = {
+        "w": float_weight(rng, (3, 4)),
+        "w2": float_weight(rng, (3, 4)),
+        "axis": np.int64([0, 1]),
+        "zero": np.float32([[0]]),
+    }
+    return to_ir(make_model(nodes, "float[2, 3] x", "float[2, 4] y", constants, opset=17))
+
+
+@pytest.mark.parametrize("version", [13, 17, 21])
+def test_a_raised_copy_has_a_counterpart_of_everything(
+    version: int, rng: np.random.Generator
+) -> None:
+    original = _copyable(rng)
+    before = ir.to_proto(original).SerializeToString()
+    copy = raise_copy(original, version, path=Path("model.onnx"))
+    assert ir.to_proto(original).SerializeToString() == before
+    assert copy.model.opset_imports[""] == max(17, version)
+    scopes = list(iterate_scopes(original))
+    assert [copy.scopes[one.graph].name for one in scopes] == [one.name for one in scopes]
+    assert [one.graph for one in iterate_scopes(copy.model)] == [
+        copy.scopes[one.graph].graph for one in scopes
+    ]
+    for scope in scopes:
+        for node in scope.graph:
+            twin = copy.nodes[node]
+            assert (twin.name, twin.op_type) == (node.name, node.op_type)
+            assert twin.graph is copy.scopes[scope.graph].graph
+            assert [copy.values[value] for value in node.outputs] == list(twin.outputs)
+        for name, value in scope.graph.initializers.items():
+            twin_value = copy.values[value]
+            assert twin_value.name == name
+            assert twin_value.const_value is value.const_value
+    feeds = {"x": rng.standard_normal((2, 3)).astype(np.float32)}
+    for one, other in zip(_run(original, feeds), _run(copy.model, feeds), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_the_external_data_of_a_raised_copy_is_found(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    weight = float_weight(rng, (30, 40))
+    file = load_model(save_external(matmul_model(weight, opset=17), tmp_path / "model.onnx"))
+    copy = raise_copy(file.model, 21, path=Path("elsewhere.onnx"))
+    (constant,) = iterate_constants(copy.model)
+    assert np.array_equal(constant.tensor.numpy(), weight)
+
+
+def test_a_copy_whose_nodes_the_converter_replaces_is_refused(
+    monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    def replacing(model: ir.Model, version: int, *, path: Path) -> ir.Model:
+        raised = raise_opset(model, version, path=path)
+        raised.graph[0].name = "another"
+        return raised
+
+    monkeypatch.setattr(opset, "raise_opset", replacing)
+    with pytest.raises(UnsupportedModelError, match="replaces nodes to raise it to opset 21"):
+        raise_copy(_copyable(rng), 21, path=Path("model.onnx"))
