@@ -125,11 +125,47 @@ class Costs:
 
     Attributes:
         elements: of each activation of a model, in one sample.
-        crossing_multiplications: what an element costs that enters or leaves integers.
+        crossing_multiplications: what an element costs that enters or leaves integers, or goes
+            from 8 to 16 bits or back.
+        wide_gain: share of what integers save that 16 bits save.
     """
 
     elements: Mapping[ir.Value, int]
     crossing_multiplications: float
+    wide_gain: float
+
+    def count_mixed(self, plan: Plan, kept_float: Iterable[Block], wide: Iterable[Block]) -> float:
+        """How much a plan saves, with some of its blocks in float and others in 16 bits."""
+        in_float = {node for block in kept_float for node in block.nodes}
+        saved = self.count_saved(plan, in_float)
+        in_16_bits: set[ir.Node] = set()
+        for block in wide:
+            inside = self.describe(plan, block)[0]
+            saved -= inside - self.count_wide(inside)
+            in_16_bits.update(block.nodes)
+        nodes = [one for one in plan.decisions.nodes if one.one.node not in in_float]
+        return saved - self.crossing_multiplications * self._count_rounded(nodes, in_16_bits)
+
+    def count_wide(self, saved: float) -> float:
+        """What 16 bits save of what integers save; what loses there loses no less in them."""
+        return min(saved, self.wide_gain * saved)
+
+    def _count_rounded(self, nodes: Iterable[CalibratedNode], wide: Collection[ir.Node]) -> int:
+        """Elements that one node gives and another reads in another width."""
+        nodes = tuple(nodes)
+        made = {
+            value: one.one.node in wide
+            for one in nodes
+            if one.quantizes_output
+            for value in one.one.outputs
+        }
+        rounded = {
+            value
+            for one in nodes
+            for value in one.one.inputs
+            if value in made and made[value] != (one.one.node in wide)
+        }
+        return sum(self.elements.get(value, 0) for value in rounded)
 
     def count_saved(self, plan: Plan, kept_float: Collection[ir.Node] = ()) -> float:
         """How much a plan saves, with some of its nodes in float."""

@@ -64,7 +64,8 @@ def quantize_static(
         skip_bad: go on without samples that do not fit.
         images: how images become inputs.
         accuracy: fast, balanced or best; None for balanced, or for fast with ``ranges``.
-        min_sqnr: in dB, on samples held back; layers are kept in float until it is reached.
+        min_sqnr: in dB, on samples held back; layers are kept in float, or in 16 bits where
+            the target has them, until it is reached.
         min_agreement: the same for the share of places with the same largest score, in percent.
         max_accuracy_drop: the same for top-1 accuracy on labels, in points; without labels for
             places that disagree, in percent.

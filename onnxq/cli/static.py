@@ -29,8 +29,8 @@ RANGES = combine(
         "--min-sqnr",
         type=float,
         metavar="DB",
-        help="Keep as little as possible in float until the SQNR on samples held back is this, in "
-        "dB; exit code 1 if that cannot be.",
+        help="Keep as little as possible in float (or, with --target onnx, in 16 bits) until the "
+        "SQNR on samples held back is this, in dB; exit code 1 if that cannot be.",
     ),
     click.option(
         "--min-agreement",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
+import onnx_ir.passes.common as passes
 
 from onnxq.errors import UnsupportedModelError
 from onnxq.graph.copies import ModelCopy, copy_model
@@ -64,7 +65,7 @@ def raise_copy(model: ir.Model, version: int, *, path: Path) -> ModelCopy:
     """A copy in operator set ``version`` or newer, with the counterpart of everything in the model.
 
     Args:
-        model: is left as it is; the copy shares its tensors.
+        model: whose constants are initializers; is left as it is. The copy shares its tensors.
         version: to raise it to, if its own is older.
         path: of its file, for messages.
 
@@ -78,6 +79,8 @@ def raise_copy(model: ir.Model, version: int, *, path: Path) -> ModelCopy:
     for name, node in originals.items():
         copy.nodes[node].name = name
     raised = raise_opset(copy.model, version, path=path)
+    # Attributes that became inputs.
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(raised)
     found = {node.name or "": node for scope in iterate_scopes(raised) for node in scope.graph}
     if not originals.keys() <= found.keys():
         raise UnsupportedModelError(

@@ -150,6 +150,7 @@ class TradeOff:
         accuracy_drop: in points; None where it is not known.
         kept_gain: share of what integers save that is kept, as the target estimates it.
         is_met: whether the budget is.
+        wide: names of the blocks in 16 bits.
     """
 
     kept_float: tuple[str, ...]
@@ -158,7 +159,8 @@ class TradeOff:
     accuracy_drop: float | None
     kept_gain: float
     is_met: bool
+    wide: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        return {**vars(self), "kept_float": list(self.kept_float)}
+        return {**vars(self), "kept_float": list(self.kept_float), "wide": list(self.wide)}

@@ -1,4 +1,4 @@
-"""The search for the cheapest blocks in float with which a result is good enough.
+"""The search for the cheapest blocks in float or 16 bits with which a result is good enough.
 
 How much each block adds to the error is first estimated, with that block alone in integers. What is
 chosen by the estimate is then written and measured on samples held back, and only that counts.
@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import onnx_ir as ir
 
 from onnxq.algorithms.blocks import Block, Costs, count_elements, find_blocks
 from onnxq.algorithms.layers import find_layers
-from onnxq.algorithms.mixing import BlockFacts, choose_float_blocks
+from onnxq.algorithms.mixes import Mixable
+from onnxq.algorithms.mixing import BlockFacts, Width, choose_widths
 from onnxq.algorithms.recipe import Recipe
 from onnxq.algorithms.rounding import correct_only
-from onnxq.errors import BudgetError
+from onnxq.errors import BudgetError, ExecutionError, UnsupportedModelError
 from onnxq.pipelines.budget import Budget, TradeOff
 from onnxq.pipelines.stages import BIAS_CORRECTION
-from onnxq.pipelines.trials import Score
+from onnxq.pipelines.trials import Score, Trials
 from onnxq.pipelines.workshop import Workshop
 
 SENSITIVITY_SAMPLES = 8
@@ -33,13 +34,12 @@ MOST_STEPS = 100
 
 TINY = 1e-30
 CORRECT = {BIAS_CORRECTION: correct_only}
-REASON = "kept float for accuracy"
 
 
 def meet_budget(
     budget: Budget, workshop: Workshop, recipe: Recipe, score: Score
 ) -> tuple[Recipe, tuple[TradeOff, ...]]:
-    """Keep as little as possible in float.
+    """Keep as little as possible in float, or in 16 bits where the target has them.
 
     Args:
         budget: to meet.
@@ -70,12 +70,19 @@ class _Search:
         feeds = next(iter(workshop.read_feeds(recipe)))
         elements = count_elements(recipe, feeds, workshop.folder / "elements.onnx")
         self._blocks = find_blocks(recipe.plan, elements)
-        self._costs = Costs(elements, recipe.planner.target.crossing_multiplications)
+        self._narrow = Mixable(recipe, self._blocks)
+        self._wide: Mixable | None = None
+        target = recipe.planner.target
+        self._costs = Costs(elements, target.crossing_multiplications, target.wide_gain)
         self._full_gain = max(1.0, self._costs.count_saved(recipe.plan))
         limit_s = math.inf if budget.time_limit_s is None else budget.time_limit_s
         self._deadline = time.monotonic() + limit_s
         self._best: tuple[float, Recipe] | None = None
-        self.curve = [self._describe((), score)]
+        self.curve = [self._describe(self._in_integers, score)]
+
+    @property
+    def _in_integers(self) -> tuple[Width, ...]:
+        return (Width.INTEGER,) * len(self._blocks)
 
     def run(self) -> Recipe:
         """The recipe that meets the budget and keeps the most of the gain.
@@ -102,16 +109,16 @@ class _Search:
         factor = _noise(self._score) / max(sum(one.noise for one in facts), TINY)
         failing, meeting = _noise(self._score) / factor, 0.0
         allowed = min(0.7 * failing, self._budget.allowed_noise / factor)
-        is_met: dict[tuple[int, ...], bool] = {(): False}
+        is_met: dict[tuple[Width, ...], bool] = {self._in_integers: False}
         for _ in range(MOST_STEPS):
             if time.monotonic() > self._deadline or failing < 1.1 * meeting:
                 break
-            best = choose_float_blocks(facts, allowed)
+            best = choose_widths(facts, allowed)
             chosen = self._leave_least(facts) if best is None else best
             if chosen not in is_met:
                 if len(is_met) > MOST_TRIES:
                     break
-                score = self._try([self._blocks[at] for at in chosen])
+                score = self._try(chosen)
                 if self.curve[-1].kept_gain <= 0.0:
                     break
                 is_met[chosen] = self._budget.is_met(score)
@@ -125,15 +132,18 @@ class _Search:
                 failing = allowed
             allowed = self._choose_next(failing, meeting, factor)
 
-    def _leave_least(self, facts: Sequence[BlockFacts]) -> tuple[int, ...]:
-        """All blocks but the one that saves the most for its error."""
+    def _leave_least(self, facts: Sequence[BlockFacts]) -> tuple[Width, ...]:
+        """All blocks in float but the one that saves the most for its error."""
 
-        def worth(at: int) -> float:
-            one = facts[at]
-            return (one.saved - one.entering - one.leaving) / max(one.noise, TINY)
+        def worth(choice: tuple[int, Width]) -> float:
+            one, width = facts[choice[0]], choice[1]
+            saved = one.find_saved(width) - one.entering - one.leaving
+            return saved / max(one.find_noise(width), TINY)
 
-        stays = max(range(len(facts)), key=worth)
-        return tuple(at for at in range(len(facts)) if at != stays)
+        choices = [(at, Width.INTEGER) for at in range(len(facts))]
+        choices += [(at, Width.WIDE) for at, one in enumerate(facts) if one.can_widen]
+        stays, width = max(choices, key=worth)
+        return tuple(width if at == stays else Width.FLOAT for at in range(len(facts)))
 
     def _choose_next(self, failing: float, meeting: float, factor: float) -> float:
         if meeting:
@@ -142,10 +152,16 @@ class _Search:
 
     def _find_facts(self) -> list[BlockFacts]:
         """Of all blocks, or of the first ones where time is up."""
-        return [
-            BlockFacts(noise, *self._costs.describe(self._recipe.plan, block))
-            for block, noise in self._estimate_noises().items()
-        ]
+        noises = self._estimate_noises()
+        if len(noises) == len(self._blocks):
+            self._wide = self._prepare_wide()
+        wide_noises = self._estimate_wide_noises(noises)
+        facts = []
+        for block, noise in noises.items():
+            saved, entering, leaving = self._costs.describe(self._recipe.plan, block)
+            own = wide_noises.get(block, math.inf), self._costs.count_wide(saved)
+            facts.append(BlockFacts(noise, saved, entering, leaving, *own))
+        return facts
 
     def _estimate_noises(self) -> dict[Block, float]:
         """Share of error in the output that each block adds by itself."""
@@ -158,31 +174,66 @@ class _Search:
                 "correcting each block",
                 restarts=_find_first_layers(recipe, self._blocks),
             )[BIAS_CORRECTION]
-        trials = replace(workshop.trials, evaluation=workshop.part, limit=SENSITIVITY_SAMPLES)
+        mixable = Mixable(corrected, self._blocks)
         noises = {}
         for block in workshop.progress("sensitivities")(self._blocks, len(self._blocks)):
             if time.monotonic() > self._deadline:
                 break
-            others = [one for one in self._blocks if one is not block]
-            alone = _keep_float(corrected, others)
-            noises[block] = _noise(trials.measure({"alone": alone}, "")["alone"])
+            alone = mixable.mix(
+                [Width.INTEGER if one is block else Width.FLOAT for one in self._blocks]
+            )
+            noises[block] = _noise(self._sensitivities.measure({"alone": alone}, "")["alone"])
         return noises
 
-    def _try(self, kept: Sequence[Block]) -> Score:
-        recipe = _keep_float(self._recipe, kept)
+    @property
+    def _sensitivities(self) -> Trials:
+        """Trials on a few of the samples to learn from."""
+        workshop = self._workshop
+        return replace(workshop.trials, evaluation=workshop.part, limit=SENSITIVITY_SAMPLES)
+
+    def _prepare_wide(self) -> Mixable | None:
+        """The same blocks where they can have 16 bits; None where there are none."""
+        planner, workshop = self._recipe.planner, self._workshop
+        is_open = any(self._narrow.can_widen(block) for block in self._blocks)
+        if not is_open or not planner.options.can_widen(planner.target):
+            return None
+        try:
+            extremes = replace(workshop, method="minmax").observe(planner).ranges
+            return self._narrow.follow(extremes, workshop.trials.file.path)
+        except (ExecutionError, UnsupportedModelError):
+            return None
+
+    def _estimate_wide_noises(self, noises: Mapping[Block, float]) -> dict[Block, float]:
+        """Of each block that can have 16 bits.
+
+        They are measured together: beside one alone the others would be stored as fp16, which adds
+        more. It is so little that it hardly matters how it is shared out: as in 8 bits.
+        """
+        if self._wide is None:
+            return {}
+        own = {block: noises[block] for block in self._blocks if self._narrow.can_widen(block)}
+        start = replace(self._wide, recipe=replace(self._wide.recipe, biases={}))
+        together = start.mix([Width.WIDE if one in own else Width.FLOAT for one in self._blocks])
+        noise = _noise(self._sensitivities.measure({"wide": together}, "")["wide"])
+        total = sum(own.values())
+        return {block: noise * one / max(total, TINY) for block, one in own.items()}
+
+    def _try(self, widths: Sequence[Width]) -> Score:
+        start = self._wide if Width.WIDE in widths and self._wide else self._narrow
+        recipe = start.mix(widths)
         if self._recipe.biases:
             recipe = self._workshop.sweep(recipe, CORRECT, BIAS_CORRECTION)[BIAS_CORRECTION]
         score = self._workshop.trials.measure({"kept": recipe}, "checking")["kept"]
-        point = self._describe(kept, score)
+        point = self._describe(widths, score)
         self.curve.append(point)
         best_gain = 0.0 if self._best is None else self._best[0]
         if point.is_met and point.kept_gain > best_gain:
             self._best = point.kept_gain, recipe
         return score
 
-    def _describe(self, kept: Sequence[Block], score: Score) -> TradeOff:
-        nodes = {node for block in kept for node in block.nodes}
-        gain = self._costs.count_saved(self._recipe.plan, nodes) / self._full_gain
+    def _describe(self, widths: Sequence[Width], score: Score) -> TradeOff:
+        kept, wide = (self._find_blocks(widths, one) for one in (Width.FLOAT, Width.WIDE))
+        gain = self._costs.count_mixed(self._recipe.plan, kept, wide) / self._full_gain
         return TradeOff(
             tuple(block.name for block in kept),
             score.finite_db,
@@ -190,43 +241,23 @@ class _Search:
             score.accuracy_drop,
             gain,
             self._budget.is_met(score),
+            tuple(block.name for block in wide),
         )
+
+    def _find_blocks(self, widths: Sequence[Width], width: Width) -> list[Block]:
+        return [block for block, own in zip(self._blocks, widths, strict=True) if own is width]
 
     def _explain_failure(self) -> str:
         worth = [one for one in self.curve if one.kept_gain > 0.0]
         best = max(worth, key=lambda one: one.sqnr_db or -math.inf, default=self.curve[0])
         score = Score(best.sqnr_db or -math.inf, best.agreement, best.accuracy_drop)
+        wide = f", {len(best.wide)} in 16 bits" if best.wide else ""
         return (
             f"{self._workshop.trials.file.path}: the budget cannot be met by anything faster than "
             f"float: {self._budget.describe(score)}, with {len(best.kept_float)} of "
-            f"{len(self._blocks)} blocks in float and {100 * best.kept_gain:.0f} % of the gain "
-            "kept; allow more error, or more time"
+            f"{len(self._blocks)} blocks in float{wide} and {100 * best.kept_gain:.0f} % of the "
+            "gain kept; allow more error, or more time"
         )
-
-
-def _keep_float(recipe: Recipe, blocks: Sequence[Block]) -> Recipe:
-    """The same numbers for a plan with some blocks in float; biases have to be found anew."""
-    kept = {node: REASON for block in blocks for node in block.nodes}
-    planner = recipe.planner.keep_float(kept)
-    plan = planner.plan()
-    ranges = {
-        member: recipe.ranges[one.value]
-        for one in recipe.plan.decisions.activations
-        for member in one.members
-    }
-    used = {one.constant.value for one in plan.changes if one.scheme is not None}
-    return replace(
-        recipe,
-        planner=planner,
-        plan=plan,
-        ranges={one.value: ranges[one.value] for one in plan.decisions.activations},
-        weights={
-            value: weight
-            for value, weight in recipe.weights.items()
-            if value in used and not any(reader in kept for reader, _ in value.uses())
-        },
-        biases={place: bias for place, bias in recipe.biases.items() if place[0] not in kept},
-    )
 
 
 def _find_first_layers(recipe: Recipe, blocks: Sequence[Block]) -> set[ir.Node]:

@@ -189,6 +189,7 @@ class _Job:
         return replace(
             result,
             plan=recipe.plan,
+            opset=recipe.model.opset_imports[""],
             notes=note_products(recipe.plan, self.options.reduce_range, self.target),
             size_bytes=size_bytes,
             verification=verification,

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from onnxq.pipelines import CalibrationReport
+from onnxq.pipelines.budget import TradeOff
 from onnxq.plan import CalibrationPlan
 
 
@@ -69,19 +70,29 @@ def print_trade_off(console: Console, report: CalibrationReport) -> None:
     """One row for each mix of integers and floats that was tried to meet a budget."""
     if not report.curve:
         return
+    has_wide = any(point.wide for point in report.curve)
     table = Table("blocks in float", box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("SQNR", "same argmax", "gain kept"):
+    for title in (*(("in 16 bits",) if has_wide else ()), "SQNR", "same argmax", "gain kept"):
         table.add_column(title, justify="right")
     table.add_column("", overflow="fold")
     for point in report.curve:
         table.add_row(
             str(len(point.kept_float)),
+            *((str(len(point.wide)),) if has_wide else ()),
             "" if point.sqnr_db is None else f"{point.sqnr_db:.2f} dB",
             "" if point.agreement is None else f"{100 * point.agreement:.2f} %",
             f"{100 * point.kept_gain:.0f} %",
-            escape(("meets the budget: " if point.is_met else "") + _list(point.kept_float)),
+            escape(("meets the budget: " if point.is_met else "") + _name_blocks(point)),
         )
     console.print(table)
+
+
+def _name_blocks(point: TradeOff) -> str:
+    """Those that are not as asked for."""
+    if not point.wide:
+        return _list(point.kept_float)
+    in_float = f"float {_list(point.kept_float)}; " if point.kept_float else ""
+    return f"{in_float}16 bits {_list(point.wide)}"
 
 
 def _list(names: tuple[str, ...], most: int = 4) -> str:

@@ -625,3 +625,36 @@ def test_a_budget_that_cannot_be_met_is_a_no_and_leaves_no_file(net: Path, run_s
     last = result.stderr.strip().splitlines()[-1]
     assert "the budget cannot be met" in last and "dB of 300 dB" in last
     assert new_files(net.parent) == []
+
+
+@pytest.mark.parametrize(("target", "opset"), [("onnx", 21), ("ort-cpu", 17)])
+def test_a_budget_is_met_with_16_bits_where_the_target_has_them(
+    target: str, opset: int, run_static: Run, tmp_path: Path
+) -> None:
+    output = tmp_path / "cnn.onnx"
+    arguments = (SAMPLE_MODELS / "cnn.onnx", "--calib", CALIB_DATA / "cnn" / "calib", "-o", output)
+    options = ("--accuracy", "fast", "--target", target, "--min-sqnr", "40")
+    result = run_static(*arguments, *options, "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    points = report["calibration"]["trade_off"]
+    best = max((one for one in points if one["is_met"]), key=lambda one: one["kept_gain"])
+    assert bool(best["wide"]) == (target == "onnx")
+    assert report["verification"]["outputs"][0]["sqnr_db"] >= 40.0
+    model = onnx.load(output)
+    assert model.opset_import[0].version == report["opset"] == opset
+    stored = {one.data_type for one in model.graph.initializer}
+    wide = {onnx.TensorProto.UINT16, onnx.TensorProto.INT16}
+    assert stored & wide == (wide if target == "onnx" else set())
+    kinds = {one["type"] for one in report["plan"]["calibration"]["activations"]}
+    assert kinds == ({"uint8", "uint16"} if target == "onnx" else {"uint8"})
+
+
+def test_the_table_names_the_blocks_in_16_bits(run_static: Run, tmp_path: Path) -> None:
+    arguments = (SAMPLE_MODELS / "cnn.onnx", "--calib", CALIB_DATA / "cnn" / "calib")
+    options = ("--accuracy", "fast", "--target", "onnx", "--min-sqnr", "45")
+    result = run_static(*arguments, *options, "-o", "cnn.onnx", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "blocks in float   in 16 bits" in result.stdout
+    assert "; 16 bits /block3/expand/Conv" in " ".join(result.stdout.split())
+    assert "opset 17 -> 21" in result.stdout

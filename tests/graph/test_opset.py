@@ -168,13 +168,12 @@ def test_what_the_converter_cannot_do_is_refused_in_one_line(
 
 
 def _copyable(rng: np.random.Generator) -> ir.Model:
-    nodes = """z = MatMul(x, w) s = ReduceSum(z, axis) c = Greater(s, zero)
+    nodes = """z = MatMul(x, w) s = ReduceMax<axes = [0, 1]>(z) c = Greater(s, zero)
         y = If (c) <then_branch = one () => (float[2, 4] a) { [t] a = MatMul(x, w2) },
                     else_branch = two () => (float[2, 4] b) { b = Neg(z) }>"""
     constants = {
         "w": float_weight(rng, (3, 4)),
         "w2": float_weight(rng, (3, 4)),
-        "axis": np.int64([0, 1]),
         "zero": np.float32([[0]]),
     }
     return to_ir(make_model(nodes, "float[2, 3] x", "float[2, 4] y", constants, opset=17))
@@ -204,6 +203,8 @@ def test_a_raised_copy_has_a_counterpart_of_everything(
             twin_value = copy.values[value]
             assert twin_value.name == name
             assert twin_value.const_value is value.const_value
+    # The axes are an input from opset 18 on.
+    assert all(node.op_type != "Constant" for node in copy.model.graph)
     feeds = {"x": rng.standard_normal((2, 3)).astype(np.float32)}
     for one, other in zip(_run(original, feeds), _run(copy.model, feeds), strict=True):
         assert np.array_equal(one, other)

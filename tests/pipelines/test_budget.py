@@ -10,11 +10,12 @@ import numpy as np
 import onnx
 import pytest
 
+from onnxq.algorithms.mixes import Mixable
 from onnxq.errors import BudgetError, UsageError
 from onnxq.pipelines.budget import Budget, TradeOff
 from onnxq.pipelines.trials import Score
 from tests.apply.calibrated_models import images, quantize_static, weights
-from tests.apply.quantized import Quantized
+from tests.apply.quantized import TARGETS, Quantized
 from tests.models import make_model
 
 IMAGE = "float[N, 24, 8, 8]"
@@ -152,16 +153,15 @@ def test_the_same_budget_gives_the_same_bytes(tmp_path: Path) -> None:
     assert one.model.SerializeToString() == two.model.SerializeToString()
 
 
-def test_time_that_is_up_ends_the_search(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from onnxq.pipelines import budget_search
-
+@pytest.mark.parametrize("target", TARGETS)
+def test_time_that_is_up_ends_the_search(
+    target: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     tried: list[object] = []
-    original = budget_search._keep_float
-    monkeypatch.setattr(
-        budget_search, "_keep_float", lambda *given: tried.append(given) or original(*given)
-    )
+    original = Mixable.mix
+    monkeypatch.setattr(Mixable, "mix", lambda *given: tried.append(given) or original(*given))
     with pytest.raises(BudgetError, match="or more time"):
-        _quantize(tmp_path, min_sqnr=300.0, time_limit=1e-9)
+        _quantize(tmp_path, target=target, min_sqnr=300.0, time_limit=1e-9)
     assert tried == []
 
 
