@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnxq.algorithms.blocks import Block
+from onnxq.algorithms.layers import find_layers
 from onnxq.algorithms.mixing import Width
 from onnxq.algorithms.recipe import Recipe
 from onnxq.calibration import Range
@@ -44,6 +45,12 @@ class Mixable:
         planner = recipe.planner.keep_float(kept).widen(wide)
         plan = planner.plan()
         ranges = spread_ranges(recipe, recipe.ranges)
+        # Of a MatMul the bias is an input of the Add behind it, which is in no block.
+        stale = {
+            layer.bias_place
+            for layer in find_layers(recipe.plan, recipe.model.graph)
+            if layer.node in changed
+        }
         used = {one.constant.value for one in plan.changes if one.scheme is not None}
         return replace(
             recipe,
@@ -56,9 +63,7 @@ class Mixable:
                 for value, weight in recipe.weights.items()
                 if value in used and not any(reader in changed for reader, _ in value.uses())
             },
-            biases={
-                place: bias for place, bias in recipe.biases.items() if place[0] not in changed
-            },
+            biases={place: bias for place, bias in recipe.biases.items() if place not in stale},
         )
 
     def _find_nodes(self, widths: Sequence[Width], width: Width) -> dict[ir.Node, None]:

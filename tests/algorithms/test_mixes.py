@@ -15,13 +15,14 @@ from onnxq.algorithms.blocks import Costs, find_blocks
 from onnxq.algorithms.mixes import Mixable
 from onnxq.algorithms.mixing import Width
 from onnxq.algorithms.recipe import Recipe, apply_recipe
-from onnxq.algorithms.rounding import Rounding
+from onnxq.algorithms.rounding import Rounding, correct_only
 from onnxq.algorithms.visits import LayerChange, LayerSample
+from onnxq.targets import Target
 from tests.algorithms.recipes import make_recipe, run_exactly, run_sweep
 from tests.apply.calibrated_models import IMAGE, images, weights
 from tests.apply.test_wide import CHAIN, FORK, SKIP
 from tests.models import make_model
-from tests.plan.planning import ONNX
+from tests.plan.planning import ONNX, ORT
 
 ARITHMETIC = """[a] p = Conv(x, w1, b1) [b] q = Conv(p, w2, b2) [s] r = Sigmoid(q)
                 [c] t = Conv(r, w3, b3) y = Neg(t)"""
@@ -199,3 +200,25 @@ def test_layers_that_are_not_calibrated_have_no_16_bits(tmp_path: Path) -> None:
     mixable = Mixable(recipe, find_blocks(recipe.plan, {}))
     found = {one.name: mixable.can_widen(one) for one in mixable.blocks}
     assert found == {"a": True, "b": True, "c": True, "t": False}
+
+
+@pytest.mark.parametrize("target", [ORT, ONNX], ids=lambda one: one.name)
+def test_the_bias_behind_a_product_in_float_is_that_of_the_model(
+    target: Target, tmp_path: Path
+) -> None:
+    """It was corrected for errors of integers, which there are none of any more."""
+    model = make_model(
+        "[a] m = MatMul(x, v1) p = Add(m, c1) r = Relu(p) [b] n = MatMul(r, v2) y = Add(n, c2)",
+        "float[N, 128] x",
+        "float[N, 128] y",
+        weights(v1=(128, 128), v2=(128, 128), c1=(128,), c2=(128,)),
+    )
+    rng = np.random.default_rng(7)
+    samples = [{"x": rng.standard_normal((16, 128)).astype(np.float32)} for _ in range(6)]
+    recipe = run_sweep(
+        make_recipe(model, samples, tmp_path, target=target), samples, correct_only, tmp_path
+    )
+    assert len(recipe.biases) == 2
+    mixed = Mixable(recipe, find_blocks(recipe.plan, {})).mix([INTEGER, FLOAT])
+    first = next(node for node in recipe.model.graph if node.op_type == "Add")
+    assert [node for node, _ in mixed.biases] == [first]
