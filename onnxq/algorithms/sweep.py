@@ -39,6 +39,9 @@ FEWEST_ROWS = 1024
 ROWS_AN_INPUT = 4
 """More of them for layers with many inputs, whose moments would be singular."""
 
+USUAL_SAMPLES = 32
+"""That these are for; with more samples there are more rows."""
+
 MOST_ROW_ELEMENTS = 1 << 23
 """Elements in them: 32 MB of float32 for each of the two models."""
 
@@ -109,7 +112,7 @@ def sweep(
 def _choose_places(layer: Layer, samples: int) -> list[_Choice]:
     """For each sample, at which places of its output to look at a layer."""
     groups, _, inputs = layer.matrices_shape
-    wanted = max(FEWEST_ROWS, ROWS_AN_INPUT * inputs)
+    wanted = max(FEWEST_ROWS, ROWS_AN_INPUT * inputs) * max(USUAL_SAMPLES, samples) // USUAL_SAMPLES
     share = max(1, min(wanted, MOST_ROW_ELEMENTS // (groups * inputs)) // samples)
     return [_Choice(share, index) for index in range(samples)]
 

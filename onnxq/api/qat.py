@@ -36,6 +36,7 @@ def quantize_qat(
     bits_activations: int | None = None,
     accuracy: str = "best",
     target: str = "ort-cpu",
+    synthetic: int | None = None,
     blockwise: bool = False,
     epochs: int | None = None,
     batch_size: int | None = None,
@@ -72,6 +73,7 @@ def quantize_qat(
         bits_activations: 8 or 4; None for 8.
         accuracy: level of static mode, for the start.
         target: name of a target.
+        synthetic: samples that the float model makes up; None for up to 256 where bits are few.
         blockwise: train block after block.
         epochs: passes over the samples; None for about 1000 steps, fewer where the
             model is large.
@@ -113,6 +115,7 @@ def quantize_qat(
             bits_activations=bits_activations,
             accuracy=accuracy,
             target=find_target(target),
+            synthetic=synthetic,
         ),
         lesson=LessonOptions(
             labels=optional_path(labels),

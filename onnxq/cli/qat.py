@@ -61,6 +61,12 @@ START = combine(
         show_default=True,
         help="How hard onnxq static tries, for the start.",
     ),
+    click.option(
+        "--synthetic",
+        type=int,
+        metavar="N",
+        help="Samples that the float model makes up.  [default: up to 256 at 4 bits or fewer]",
+    ),
 )
 LESSON = combine(
     click.option(

@@ -13,7 +13,7 @@ from onnxq.pipelines.budget_search import meet_budget
 from onnxq.pipelines.stages import LEVELS, StageReport, run_stages
 from onnxq.pipelines.trials import Score, Trials
 from onnxq.pipelines.workshop import Workshop
-from onnxq.samples import Samples, calibration_part
+from onnxq.samples import Part, Samples, calibration_part
 
 DEFAULT_LEVEL = "balanced"
 
@@ -68,6 +68,7 @@ def improve(
     *,
     percentile: float,
     folder: Path,
+    extra: Part | None = None,
 ) -> Improved:
     """Choose a method, then run the stages, then keep in float what a budget asks for.
 
@@ -79,6 +80,7 @@ def improve(
         budget: that the result has to meet.
         percentile: for the method of that name, in percent.
         folder: for temporary files.
+        extra: more samples to tune layers on; None for none.
 
     Raises:
         BudgetError: it cannot be met.
@@ -106,6 +108,7 @@ def improve(
         trials=trials,
         folder=folder,
         progress=trials.progress,
+        extra=extra,
     )
     recipe, score, reports = run_stages(stages, workshop, recipes[method], score)
     recipe, curve = meet_budget(budget, workshop, recipe, score)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,19 +13,12 @@ from onnxq.comparison.labels import Labels, find_labels
 from onnxq.graph.files import ModelFile, load_model, refuse_changed
 from onnxq.graph.output import Output, check_output, stage_output, write_model
 from onnxq.pipelines.calibrate import Progress
-from onnxq.pipelines.common import (
-    QuantizationResult,
-    choose_destination,
-    pass_through,
-    prepare_model,
-)
+from onnxq.pipelines.common import choose_destination, pass_through
 from onnxq.pipelines.conflicts import Kind, Reading, Writing, list_readings, refuse_conflicts
 from onnxq.pipelines.publishing import publish_verified
 from onnxq.pipelines.qat_options import LessonOptions, StartOptions
 from onnxq.pipelines.qat_result import TrainingResult
-from onnxq.pipelines.qat_start import refuse_stranger
-from onnxq.pipelines.static import run_static
-from onnxq.plan import DynamicOptions
+from onnxq.pipelines.qat_starting import Start, Starter, measure_sqnr_db
 from onnxq.runtime.damage import explain_damage
 from onnxq.runtime.memory import refuse_beyond_memory
 from onnxq.runtime.session import Session
@@ -34,7 +26,6 @@ from onnxq.samples import Part, Samples, calibration_part, verification_part
 from onnxq.training.availability import require_torch
 from onnxq.training.options import TrainingOptions
 from onnxq.verification import Verification, find_hints, verify
-from onnxq.verification.comparison import Comparison
 
 if TYPE_CHECKING:
     from onnxq.training.fine_tuning import Tuned
@@ -134,107 +125,86 @@ class _Job:
         """Start, train, write, choose the better one, verify."""
         work = staged.staged_path.parent / "work"
         work.mkdir()
-        started = self._start(work)
-        start_path = self._narrow(self.start.init or work / "start.onnx", work)
-        file = load_model(start_path)
-        if self.start.init is not None:
-            refuse_stranger(file.model, start_path, self._simplified(), self.source)
-        tuned, held_back = self._train(file.model, work, start_path)
+        starter = self._starter(work)
+        begun = starter.make()
+        file = load_model(begun.path)
+        tuned = self._train(file.model, starter, begun)
         write_model(file, staged, force=force, in_place=in_place)
-        start_db, trained_db = self._measure((start_path, staged.staged_path), held_back)
-        kept = tuned.history.gained and self._is_better(start_db, trained_db)
+        trained_db = self._measure(staged.staged_path, starter.held_back)
+        kept = tuned.history.gained and self._is_better(begun.sqnr_db, trained_db)
         if tuned.history.gained and not kept:
-            write_model(load_model(start_path), staged, force=True, in_place=in_place)
+            write_model(load_model(begun.path), staged, force=True, in_place=in_place)
         refuse_changed(file)
         shutil.rmtree(work)
         return TrainingResult(
             source=self.source,
             output=staged.path,
             start=str(self.start.init or "static"),
-            start_result=started,
-            start_sqnr_db=start_db,
-            sqnr_db=trained_db if kept else start_db,
+            start_result=begun.result,
+            start_sqnr_db=begun.baseline_db,
+            retuned_sqnr_db=begun.sqnr_db,
+            sqnr_db=trained_db if kept else begun.sqnr_db,
+            synthetic=begun.synthetic_count,
             tuned=tuned,
             kept=kept,
             float_size_bytes=self.file.size_bytes,
             size_bytes=staged.size_bytes(),
-            verification=self._verify(staged, held_back),
-            notes=self._notes(tuned, kept=kept, start_db=start_db),
+            verification=self._verify(staged, starter.held_back),
+            notes=self._notes(tuned, kept=kept, start_db=begun.sqnr_db),
         )
 
-    def _start(self, work: Path) -> QuantizationResult | None:
-        if self.start.init is not None:
-            return None
-        return run_static(
-            self.source,
-            work / "start.onnx",
-            target=self.start.target,
-            options=self.start.static,
-            samples=self.train,
-            accuracy=self.start.accuracy,
-            keep_metadata=self.keep_metadata,
-            progress=self.progress,
-        )
-
-    def _narrow(self, path: Path, work: Path) -> Path:
-        """The start with weights of fewer than 4 bits, where those are wanted."""
-        bits = self.start.bits_weights or 8
-        if bits >= 4:
-            return path
-        from onnxq.training.masters import find_masters
-        from onnxq.training.narrowing import narrow_weights
-
-        file = load_model(path)
-        narrow_weights(file.model, bits, find_masters(file.model, self._simplified()))
-        (work / "narrow").mkdir()
-        narrowed = Output(path, work / "narrow" / path.name)
-        write_model(file, narrowed, force=True)
-        return narrowed.staged_path
-
-    def _train(self, model: Any, work: Path, start_path: Path) -> tuple[Tuned, Part]:
-        from onnxq.training.fine_tuning import Lesson, fine_tune
-
+    def _starter(self, work: Path) -> Starter:
         if self.validation is None:
-            train = calibration_part(self.train)
             held_back = verification_part(self.train, Session(self.source).inputs)
         else:
-            label = self.validation.label
-            train = Part(self.train, None, self.train.label)
-            held_back = Part(self.validation, None, label)
+            held_back = Part(self.validation, None, self.validation.label)
+        return Starter(
+            source=self.source,
+            samples=self.train,
+            held_back=held_back,
+            start=self.start,
+            training=self.training,
+            keep_metadata=self.keep_metadata,
+            progress=self.progress,
+            work=work,
+        )
+
+    def _train(self, model: Any, starter: Starter, begun: Start) -> Tuned:
+        from onnxq.training.fine_tuning import Lesson, fine_tune
+
+        is_whole = self.validation is not None
         lesson = Lesson(
             source=self.source,
-            folder=work,
-            train=train,
-            validation=held_back,
+            folder=starter.work,
+            train=Part(self.train, None, self.train.label)
+            if is_whole
+            else calibration_part(self.train),
+            validation=starter.held_back,
+            synthetic=begun.synthetic,
             labels=self._labels(),
             loss_function=self.lesson.loss,
             layers=self.lesson.layers,
             bits=self.start.bits_weights or 8,
-            float_model=self._simplified(),
+            float_model=starter.simplify(),
             checkpoint=self.lesson.checkpoint,
             resume=self.lesson.resume,
             blockwise=self.lesson.blockwise,
-            fingerprint=self._fingerprint(start_path),
+            fingerprint=self._fingerprint(begun),
         )
-        return fine_tune(model, lesson, self.training, self.report), held_back
-
-    def _simplified(self) -> Any:
-        """The float model with its weights as static mode quantizes them."""
-        model = load_model(self.source).model
-        prepare_model(model, DynamicOptions(), keep_metadata=self.keep_metadata)
-        return model
+        return fine_tune(model, lesson, self.training, self.report)
 
     def _labels(self) -> Labels | None:
         if self.lesson.labels is None:
             return None
         return find_labels(None, self.lesson.labels)
 
-    def _fingerprint(self, start_path: Path) -> str:
+    def _fingerprint(self, begun: Start) -> str:
         """Changes with the start, the samples, and whatever changes the steps."""
-        total = hashlib.sha256(start_path.read_bytes())
+        total = hashlib.sha256(begun.path.read_bytes())
         options = self.training
         facts = (
             self.train.fingerprint(),
+            begun.synthetic_count,
             options.epochs,
             options.batch_size,
             options.learning_rate,
@@ -245,16 +215,8 @@ class _Job:
         total.update(repr(facts).encode())
         return total.hexdigest()
 
-    def _measure(self, paths: tuple[Path, ...], held_back: Part) -> list[float | None]:
-        """SQNR in dB of models as onnxruntime runs them."""
-        reference = Session(self.source, lean=True)
-        comparisons = [Comparison(reference, Session(path, lean=True)) for path in paths]
-        track = self.progress("comparing")
-        for feeds in track(held_back.read(reference.inputs), held_back.count):
-            expected = reference.run(feeds)
-            for comparison in comparisons:
-                comparison.add(feeds, expected)
-        return [_mean_db(comparison) for comparison in comparisons]
+    def _measure(self, path: Path, held_back: Part) -> float | None:
+        return measure_sqnr_db(self.source, path, held_back, self.progress)
 
     def _is_better(self, start_db: float | None, trained_db: float | None) -> bool:
         """Whether the file is better, too, and not only the simulation.
@@ -289,10 +251,3 @@ class _Job:
         if not kept:
             notes.append("nothing was gained: the result is the model that training started from")
         return tuple(notes)
-
-
-def _mean_db(comparison: Comparison) -> float | None:
-    """Mean SQNR over the float outputs; None where there is none, or all are identical."""
-    found = [one.sqnr_db for one in comparison.results() if one.sqnr_db is not None]
-    finite = [one for one in found if math.isfinite(one)]
-    return sum(finite) / len(finite) if finite else None

@@ -24,6 +24,8 @@ class StartOptions:
         bits_activations: 8 or 4.
         accuracy: level of static mode.
         target: to quantize for.
+        synthetic: samples that the float model makes up; None for as many as pay where bits are
+            few.
 
     Raises:
         UsageError: bits that there are not, or with a model that has its own.
@@ -34,8 +36,11 @@ class StartOptions:
     bits_activations: int | None = None
     accuracy: str = "best"
     target: Target
+    synthetic: int | None = None
 
     def __post_init__(self) -> None:
+        if self.synthetic is not None and self.synthetic < 0:
+            raise UsageError(f"--synthetic {self.synthetic}: give 0, for none, or more")
         for option, bits, known in (
             ("--bits-weights", self.bits_weights, tuple(WEIGHT_TYPES)),
             ("--bits-activations", self.bits_activations, tuple(ACTIVATION_TYPES)),
@@ -46,6 +51,11 @@ class StartOptions:
                 raise UsageError(f"{option} {bits}: choose from {', '.join(map(str, known))}")
             if self.init is not None:
                 raise UsageError(f"{option}: --init FILE has its own bits: leave it out")
+
+    @property
+    def has_few_bits(self) -> bool:
+        """Whether what is rounded away is so much that the given samples are soon fitted."""
+        return min(self.bits_weights or 8, self.bits_activations or 8) <= 4
 
     @property
     def static(self) -> StaticOptions:

@@ -23,8 +23,12 @@ class TrainingResult:
         output: where the trained model is.
         start: what training started from: 'static' or a path.
         start_result: of static mode; None for a given start.
-        start_sqnr_db: of the start, run by onnxruntime on the samples held back.
+        start_sqnr_db: of what static mode makes of the given samples, or of the given start, run by
+            onnxruntime on the samples held back.
+        retuned_sqnr_db: of what training starts from, likewise; more where it was tuned on
+            synthetic samples, too.
         sqnr_db: of the result, likewise.
+        synthetic: how many samples the float model made up.
         tuned: the training.
         kept: whether the result is the trained model; otherwise it is the start.
         float_size_bytes: of the float model.
@@ -38,7 +42,9 @@ class TrainingResult:
     start: str
     start_result: QuantizationResult | None
     start_sqnr_db: float | None
+    retuned_sqnr_db: float | None
     sqnr_db: float | None
+    synthetic: int
     tuned: Tuned
     kept: bool
     float_size_bytes: int
@@ -61,7 +67,9 @@ class TrainingResult:
             "output": str(self.output),
             "start": self.start,
             "start_sqnr_db": self.start_sqnr_db,
+            "retuned_sqnr_db": self.retuned_sqnr_db,
             "sqnr_db": self.sqnr_db,
+            "synthetic_samples": self.synthetic,
             "kept": self.kept,
             "float_size_bytes": self.float_size_bytes,
             "size_bytes": self.size_bytes,

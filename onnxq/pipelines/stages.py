@@ -101,7 +101,8 @@ def _equalize(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
 
 def _refine_ranges(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
     search = RangeSearch(recipe.plan, recipe.ranges)
-    workshop.sweep(recipe, {"search": search}, "range refinement")
+    # Ranges are those of what comes in use.
+    workshop.sweep(recipe, {"search": search}, "range refinement", uses_extra=False)
     if search.best == recipe.ranges:
         return {}
     return {"range refinement": replace(recipe, ranges=search.best)}

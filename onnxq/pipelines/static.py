@@ -67,8 +67,9 @@ def run_static(
     dry_run: bool = False,
     keep_metadata: bool = False,
     progress: Progress | None = None,
+    extra: Part | None = None,
 ) -> QuantizationResult:
-    """Quantize with calibration.
+    """Quantize with calibration; layers are tuned on ``extra`` samples, too.
 
     Raises:
         OnnxqError: any of its kinds; then no output file exists.
@@ -108,6 +109,7 @@ def run_static(
             level=level,
             budget=limits,
             progress=progress or (lambda _label: pass_through),
+            extra=extra,
         )
         refuse_beyond_memory(source, file.size_bytes, advice="free some, or take onnxq dynamic")
         with stage_output(destination) as staged:
@@ -145,6 +147,7 @@ class _Job:
     level: str
     budget: Budget
     progress: Progress
+    extra: Part | None
 
     def offload(self, result: QuantizationResult, staged: Output) -> QuantizationResult:
         """Keep the weights in a file while the runtime has them in memory, too."""
@@ -169,6 +172,7 @@ class _Job:
             self.budget,
             percentile=self.range_options.percentile,
             folder=_work_folder(staged),
+            extra=self.extra,
         )
         recipe = improved.recipe
         written = replace(self.file, model=apply_recipe(recipe))

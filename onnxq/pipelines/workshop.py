@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import onnx_ir as ir
@@ -37,6 +37,7 @@ class Workshop:
         trials: measures recipes on other samples.
         folder: for temporary files.
         progress: shows it.
+        extra: more samples to tune layers on, which no range is chosen by; None for none.
     """
 
     part: Part
@@ -45,6 +46,7 @@ class Workshop:
     trials: Trials
     folder: Path
     progress: Progress
+    extra: Part | None = None
 
     def read_feeds(self, recipe: Recipe) -> Iterable[Feeds]:
         """Some of the samples, from all over the part."""
@@ -62,15 +64,17 @@ class Workshop:
         label: str,
         *,
         restarts: Collection[ir.Node] = (),
+        uses_extra: bool = True,
     ) -> dict[str, Recipe]:
         """One sweep over the layers, with all visits at once."""
+        extra = self._read_extra(recipe) if uses_extra else ()
         folder = self.folder / "sweep"
         folder.mkdir()
         results = Path(tempfile.mkdtemp(prefix="tuned-", dir=self.folder))
         try:
             return sweep(
                 recipe,
-                self.read_feeds(recipe),
+                chain(self.read_feeds(recipe), extra),
                 visits,
                 folder=folder,
                 results=results,
@@ -79,6 +83,9 @@ class Workshop:
             )
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _read_extra(self, recipe: Recipe) -> Iterable[Feeds]:
+        return () if self.extra is None else self.extra.read(read_signatures(recipe.model))
 
     def observe(self, planner: StaticPlanner) -> Recipe:
         """A recipe for another float model, with ranges as it has them on the samples.

@@ -61,9 +61,15 @@ def describe_training(result: TrainingResult) -> list[str]:
         gain = result.sqnr_db - result.start_sqnr_db
         lines.append(
             f"on samples held back, run by onnxruntime: {result.start_sqnr_db:.2f} dB from "
-            f"{result.start} -> {result.sqnr_db:.2f} dB ({gain:+.2f})"
+            f"{result.start} ->{_describe_retuning(result)} {result.sqnr_db:.2f} dB ({gain:+.2f})"
         )
     return lines
+
+
+def _describe_retuning(result: TrainingResult) -> str:
+    if result.retuned_sqnr_db is None or result.retuned_sqnr_db == result.start_sqnr_db:
+        return ""
+    return f" {result.retuned_sqnr_db:.2f} dB tuned on {result.synthetic} synthetic samples, too ->"
 
 
 def check_training_report(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -49,6 +49,7 @@ class Lesson:
         folder: for copies of it.
         train: samples to learn from.
         validation: samples to choose by.
+        synthetic: more to learn from, which have no labels; None for none.
         labels: classes; None to learn from the float model alone.
         loss_function: 'module:function' of the user; None for the losses above.
         layers: tensors inside that are compared, too; they have the same name on both sides.
@@ -64,6 +65,7 @@ class Lesson:
     folder: Path
     train: Part
     validation: Part
+    synthetic: Part | None = None
     labels: Labels | None = None
     loss_function: str | None = None
     layers: tuple[str, ...] = ()
@@ -167,11 +169,17 @@ class _School:
         """Load the float model, with ``layers`` as outputs."""
         teacher = Teacher(lesson.source, layers, lesson.folder)
 
-        def read(part: Part) -> Examples:
-            return Examples(lambda: teacher.teach(part.read_samples(teacher.inputs), lesson.labels))
+        def teach(part: Part, labels: Labels | None) -> Iterator[Example]:
+            return teacher.teach(part.read_samples(teacher.inputs), labels)
 
-        train = read(lesson.train)
-        return cls(teacher, train, read(lesson.validation), _first_examples(train))
+        def read_train() -> Iterator[Example]:
+            yield from teach(lesson.train, lesson.labels)
+            if lesson.synthetic is not None and lesson.loss_function is None:
+                yield from teach(lesson.synthetic, None)
+
+        train = Examples(read_train)
+        validation = Examples(lambda: teach(lesson.validation, lesson.labels))
+        return cls(teacher, train, validation, _first_examples(train))
 
 
 def _make_trainer(

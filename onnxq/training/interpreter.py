@@ -16,7 +16,7 @@ from onnxq.training.tensors import Array, to_torch
 
 def run(
     program: Program,
-    feeds: Mapping[str, Array],
+    feeds: Mapping[str, Array | torch.Tensor],
     parameters: Mapping[ir.Value, torch.Tensor] | None = None,
     *,
     watched: Sequence[ir.Value] = (),
@@ -25,7 +25,7 @@ def run(
 
     Args:
         program: the graph.
-        feeds: an array for each input.
+        feeds: an array for each input, or a tensor where its gradient is wanted.
         parameters: a tensor for each value in ``program.trained``.
         watched: values inside the graph that are wanted, too.
 
@@ -40,7 +40,7 @@ def run(
     return {value.name or "": values[value] for value in wanted}
 
 
-def place_feeds(program: Program, feeds: Mapping[str, Array]) -> Values:
+def place_feeds(program: Program, feeds: Mapping[str, Array | torch.Tensor]) -> Values:
     """Inputs of a graph as tensors: floats on the device, integers on the CPU.
 
     Images lie with their channels last, and so does what is computed of them: on the CPU a step of
@@ -48,7 +48,8 @@ def place_feeds(program: Program, feeds: Mapping[str, Array]) -> Values:
     """
     placed = {}
     for value in program.inputs:
-        tensor = to_torch(feeds[value.name or ""])
+        given = feeds[value.name or ""]
+        tensor = given if isinstance(given, torch.Tensor) else to_torch(given)
         if tensor.is_floating_point():
             own = program.real if tensor.dtype is torch.float32 else tensor.dtype
             tensor = tensor.to(program.device, own)

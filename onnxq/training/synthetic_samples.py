@@ -1,0 +1,92 @@
+"""Files of synthetic samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxq.errors import UnsupportedModelError
+from onnxq.samples import Part
+from onnxq.training.device import choose_device
+from onnxq.training.examples import Example
+from onnxq.training.options import TrainingOptions
+from onnxq.training.program import compile_model
+from onnxq.training.quantities import Quantities
+from onnxq.training.student import Student
+from onnxq.training.synthesis import STEPS, Synthesizer
+from onnxq.training.teacher import Teacher
+
+MOST_SAMPLES = 256
+"""With three times as many EfficientNet-Lite0 came out no better (docs/decisions/0041)."""
+
+MOST_OPERATIONS = 5e12
+"""Of the forward passes that they take, as many as those of a whole training."""
+
+POOL = 256
+"""Samples that are begun at."""
+
+Track = Callable[[Iterable[Any], int | None], Iterable[Any]]
+
+
+def write_synthetic_samples(
+    model: ir.Model,
+    source: Path,
+    part: Part,
+    folder: Path,
+    *,
+    options: TrainingOptions,
+    wanted: int | None,
+    track: Track,
+) -> int:
+    """Write samples in which the float model sees more than in those that there are.
+
+    Args:
+        model: the float model, simplified.
+        source: its file.
+        part: samples to begin at.
+        folder: for the new ones, one file each; it is there.
+        options: device and seed.
+        wanted: how many; None for as many as pay.
+        track: shows progress.
+
+    Returns:
+        How many were written; none where the engine lacks an operator of the model, or no input is
+        made of numbers that can be a little more or less.
+
+    Raises:
+        DataError: a sample is bad, or the model cannot run on it.
+    """
+    device, _ = choose_device(options.device)
+    try:
+        program = compile_model(model, device=device)
+    except UnsupportedModelError:
+        return 0
+    teacher = Teacher(source, (), folder)
+    pool = [dict(one.feeds) for one in islice(part.read_samples(teacher.inputs), POOL)]
+    first, last = (
+        Example("", feeds, targets)
+        for feeds, targets in zip(
+            (pool[0], pool[-1]), teacher.answer((pool[0], pool[-1]), together=False), strict=True
+        )
+    )
+    outputs = [name for name, one in first.targets.items() if one.dtype.kind == "f" and one.ndim]
+    if not outputs:
+        return 0
+    student = Student(program, Quantities(()))
+    student.try_stacking(first, last)
+    operations = STEPS * student.measure_effort(first).of_step(1)
+    count = wanted or min(MOST_SAMPLES, int(MOST_OPERATIONS / operations))
+    synthesizer = Synthesizer(
+        program=program, outputs=outputs, stacks=student.stacks, seed=options.seed
+    )
+    written = 0
+    for feeds in track(synthesizer.make(pool, count), count):
+        arrays: dict[str, Any] = dict(feeds)
+        np.savez(folder / f"synthetic-{written:04d}.npz", **arrays)
+        written += 1
+    return written
