@@ -24,7 +24,7 @@ from onnxq.training.examples import Example, Examples
 from onnxq.training.history import History, Report
 from onnxq.training.losses import CrossEntropy, Distillation, FunctionLoss, Loss
 from onnxq.training.masters import find_masters
-from onnxq.training.mixtures import SHARE, SHARE_BESIDE_LABELS, Mixtures, enlarge
+from onnxq.training.mixtures import SHARE, SHARE_BESIDE_LABELS, Mixtures, enlarge, mix_all
 from onnxq.training.options import TrainingOptions, settle
 from onnxq.training.program import compile_model
 from onnxq.training.quantities import Quantities
@@ -35,6 +35,9 @@ from onnxq.training.writing import write_back
 
 UNIT_SAMPLES = 64
 """From which the unit of the loss is found."""
+
+CHOSEN_BY = 64
+"""Mixtures of the samples held back, besides these themselves."""
 
 LAYER_SHARE = 0.5
 """Of the loss, all layers inside together; the other half is that of the outputs."""
@@ -192,6 +195,7 @@ def _make_trainer(
     outputs = _float_outputs(school.teacher, first[0], student)
     loss = _make_loss(lesson, outputs, list(islice(school.train.in_order(), UNIT_SAMPLES)))
     if not lesson.blockwise:
+        mixtures = _make_mixtures(lesson, school.teacher, student)
         return Trainer(
             student=student,
             train=school.train,
@@ -200,7 +204,8 @@ def _make_trainer(
             loss=loss,
             options=options,
             report=report,
-            mixtures=_make_mixtures(lesson, school.teacher, student),
+            mixtures=mixtures,
+            more=_mix_held_back(lesson, school, mixtures, options.seed),
             save=_saver(lesson),
             resumed=_load(lesson),
         )
@@ -239,6 +244,16 @@ def _make_mixtures(lesson: Lesson, teacher: Teacher, student: Student) -> Mixtur
         return None
     share = SHARE if lesson.labels is None else SHARE_BESIDE_LABELS
     return Mixtures(lambda feeds: teacher.answer(feeds, together=student.stacks), share)
+
+
+def _mix_held_back(
+    lesson: Lesson, school: _School, mixtures: Mixtures | None, seed: int
+) -> Examples | None:
+    """Mixtures of the samples held back, where nothing but the float model says what is right."""
+    if mixtures is None or lesson.labels is not None:
+        return None
+    mixed = mix_all(school.validation, mixtures, count=CHOSEN_BY, seed=seed)
+    return mixed if mixed.count else None
 
 
 def _make_student(

@@ -103,6 +103,21 @@ def enlarge(
     return Examples(read, kept_bytes=kept_bytes)
 
 
+def mix_all(examples: Examples, mixtures: Mixtures, *, count: int, seed: int) -> Examples:
+    """Mixtures alone, which stay the same.
+
+    Args:
+        examples: samples to mix.
+        mixtures: makes new ones of them.
+        count: how many, where they fit in memory.
+        seed: of the mixtures.
+    """
+    first = next(iter(examples.in_order()), None)
+    affordable = 0 if first is None else int(KEPT_BYTES / max(1, first.size_bytes))
+    whole = replace(mixtures, share=1.0)
+    return Examples(lambda: islice(_mix_forever(examples, whole, seed), min(count, affordable)))
+
+
 def _mix_forever(examples: Examples, mixtures: Mixtures, seed: int) -> Iterator[Example]:
     generator = np.random.default_rng(seed)
     while True:

@@ -55,7 +55,7 @@ class TrainingOptions:
             )
 
 
-DEFAULT_STEPS = 1000
+DEFAULT_STEPS = 3000
 FEWEST_STEPS = 100
 
 BATCH_SIZE = 32

@@ -54,6 +54,7 @@ class Trainer:
         options: how; settled.
         report: is told of each step.
         mixtures: makes new samples of those of each batch; None to learn from them as they are.
+        more: examples to choose by besides, as few are soon met by chance; None for none.
         save: is called after each validation with all that is needed to go on.
         resumed: what it was called with, to go on; None to begin.
     """
@@ -66,6 +67,7 @@ class Trainer:
     options: TrainingOptions
     report: Report
     mixtures: Mixtures | None = None
+    more: Examples | None = None
     save: Callable[[dict[str, Any]], None] | None = None
     resumed: dict[str, Any] | None = None
 
@@ -179,7 +181,16 @@ class Trainer:
                 taken += 1
 
     def _measure(self) -> tuple[float, float]:
-        batches = make_batches(self.validation.in_order(), self._batch_size)
+        """SQNR in dB on the samples held back, and the loss on all that is chosen by."""
+        sqnr_db, loss = self._measure_on(self.validation)
+        if self.more is None:
+            return sqnr_db, loss
+        own, others = self.validation.count, self.more.count
+        _, found = self._measure_on(self.more)
+        return sqnr_db, (own * loss + others * found) / (own + others)
+
+    def _measure_on(self, examples: Examples) -> tuple[float, float]:
+        batches = make_batches(examples.in_order(), self._batch_size)
         return self.student.measure(batches, self.outputs, self.loss)
 
     def _validate(self, step: int, epoch: int, loss: float) -> None:
