@@ -57,7 +57,8 @@ def _quantize(call: Call, inputs: Inputs) -> Outputs:
 
 
 def _dequantize(call: Call, inputs: Inputs) -> Outputs:
-    value, scale, zero_point = as_float(inputs[0]), inputs[1], optional(inputs, 2)
+    scale, zero_point = inputs[1], optional(inputs, 2)
+    value = as_float(inputs[0]).to(torch.promote_types(torch.float32, scale.dtype))
     if zero_point is not None and (zero_point.requires_grad or bool(torch.any(zero_point))):
         value = value - spread(as_float(zero_point), call, value)
     return (value * spread(scale, call, value),)
