@@ -22,6 +22,7 @@ from onnxq.training.operators.integer_kernels import (
     convolve_integers,
     gemm_integers,
     matmul_integers,
+    multiply_integers,
     quantize,
     quantize_pair,
 )
@@ -132,7 +133,8 @@ def _find_factors(
     return tuple(weight.inputs[:3])
 
 
-def _find_add(node: ir.Node, constants: Constants) -> IntegerKernel | None:
+def _find_pointwise(node: ir.Node, constants: Constants) -> IntegerKernel | None:
+    """An Add or Mul of two activations."""
     terms = [_find_dequantize(one, constants) for one in node.inputs]
     ending = _find_ending(node, constants)
     inputs: tuple[ir.Value | None, ...] = ()
@@ -140,7 +142,7 @@ def _find_add(node: ir.Node, constants: Constants) -> IntegerKernel | None:
         if term is None or not _is_activation(term, constants):
             return None
         inputs += (value, *term.inputs[1:3])
-    return None if ending is None else ending.complete(add_integers, inputs)
+    return None if ending is None else ending.complete(_POINTWISE[node.op_type], inputs)
 
 
 def _find_average(node: ir.Node, constants: Constants) -> IntegerKernel | None:
@@ -211,11 +213,14 @@ _PRODUCTS: Mapping[str, Operator] = {
     "MatMul": matmul_integers,
 }
 
+_POINTWISE: Mapping[str, Operator] = {"Add": add_integers, "Mul": multiply_integers}
+
 _FINDERS: Mapping[str, Callable[[ir.Node, Constants], IntegerKernel | None]] = {
     "QuantizeLinear": _find_quantize,
     "Conv": _find_product,
     "Gemm": _find_product,
     "MatMul": _find_product,
-    "Add": _find_add,
+    "Add": _find_pointwise,
+    "Mul": _find_pointwise,
     "GlobalAveragePool": _find_average,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,10 @@ from onnxq.runtime.session import Session  # noqa: E402
 from onnxq.training.interpreter import run  # noqa: E402
 from onnxq.training.program import compile_model, count_operators  # noqa: E402
 from tests.cli.running import CALIB_DATA, SAMPLE_MODELS  # noqa: E402
+from tests.training.kernels import on_x86  # noqa: E402
 from tests.training.quantized_models import load, samples  # noqa: E402
 
-pytestmark = pytest.mark.skipif(
-    platform.machine() not in ("x86_64", "AMD64"), reason="other processors add otherwise"
-)
+pytestmark = on_x86
 
 
 @pytest.fixture(autouse=True)

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import onnx
-import onnx_ir as ir
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
-from onnxq.runtime.session import Session  # noqa: E402
-from onnxq.training.interpreter import run  # noqa: E402
-from onnxq.training.program import compile_model, count_operators  # noqa: E402
-from tests.models import make_model, save  # noqa: E402
+from tests.models import make_model
+from tests.training.kernels import Arrays, X, Y, byte_values, check_exact
 
-Arrays = dict[str, npt.NDArray[Any]]
-
-X = "x = DequantizeLinear(q, sx, zx)"
 W = "v = DequantizeLinear<axis = 0>(w, sw, zw)"
 W_LAST = "v = DequantizeLinear<axis = 1>(w, sw, zw)"
 B = "c = DequantizeLinear<axis = 0>(b, sb)"
-Y = "r = QuantizeLinear(y, sy, zy) o = DequantizeLinear(r, sy, zy)"
 LEVELS = "l = QuantizeLinear(y, sy, zy) r = Clip(l, zero, most) o = DequantizeLinear(r, sy, zy)"
-
-on_x86 = pytest.mark.skipif(
-    platform.machine() not in ("x86_64", "AMD64"), reason="other processors add otherwise"
-)
 
 
 def numbers(seed: int, weight: tuple[int, ...], *, near_ties: bool, channels: int) -> Arrays:
@@ -65,38 +51,6 @@ def numbers(seed: int, weight: tuple[int, ...], *, near_ties: bool, channels: in
         "sy": result,
         "zy": np.uint8(rng.integers(100, 150)),
     }
-
-
-def byte_values(seed: int, *shape: int) -> npt.NDArray[np.uint8]:
-    """Random inputs."""
-    return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
-
-
-def check_exact(model: onnx.ModelProto, feeds: Arrays, kernel: str, folder: Path) -> int:
-    """The result by the engine is that of a kernel of onnxruntime, to the last bit.
-
-    Args:
-        model: a layer and what is around it.
-        feeds: for its inputs.
-        kernel: type of the node that onnxruntime makes of the layer.
-        folder: for files.
-
-    Returns:
-        How many elements are something else where the engine only computes in float64: without
-        any there is nothing that this tests.
-    """
-    optimized = folder / "optimized.onnx"
-    session = Session(save(model, folder / "model.onnx"), threads=1, optimized_path=optimized)
-    assert kernel in {node.op_type for node in onnx.load(optimized).graph.node}
-    (expected,) = session.run(feeds)
-    source = ir.from_proto(model)
-    program = compile_model(source, exact=True)
-    assert "QuantizeLinear" not in count_operators(program) or kernel == "QuantizeLinear"
-    measured = run(program, feeds)["o"].numpy().astype(np.float32)
-    assert len(np.unique(expected)) > 10
-    np.testing.assert_array_equal(measured, expected)
-    plain = run(compile_model(source, real=torch.float64), feeds)["o"].numpy()
-    return int(np.count_nonzero(plain.astype(np.float32) != expected))
 
 
 CONVOLUTIONS = {
@@ -194,34 +148,6 @@ def test_a_product_of_two_activations(tmp_path: Path) -> None:
     )
     feeds: Arrays = {"q": byte_values(1, 4, 3, 30, 40), "w2": byte_values(2, 4, 3, 40, 20)}
     assert check_exact(model, feeds, "QLinearMatMul", tmp_path)
-
-
-@on_x86
-@pytest.mark.parametrize("relu", [False, True], ids=["sum", "sum and relu"])
-def test_sums(relu: bool, tmp_path: Path) -> None:
-    every = np.arange(256, dtype=np.uint8)
-    feeds: Arrays = {"q": np.repeat(every, 256), "p": np.tile(every, 256)}
-    rng = np.random.default_rng(9)
-    others = 0
-    middle = f"s = Add(x, u) y = Relu(s) {Y}" if relu else f"y = Add(x, u) {Y}"
-    for trial in range(24):
-        end = np.float32(rng.uniform(0.01, 0.1))
-        first, second = rng.uniform(0.01, 0.1, 2).astype(np.float32)
-        if trial % 2:  # multiples of a 32nd, so that sums lie on ties or by a last bit beside them
-            first, second = (end * np.float32(one / 32) for one in rng.integers(8, 64, 2))
-        zero_points = rng.integers(0, 256, 3).astype(np.uint8)
-        model = make_model(
-            f"{X} u = DequantizeLinear(p, su, zu) {middle}",
-            "uint8[N] q, uint8[N] p",
-            "float[N] o",
-            {
-                **{"sx": first, "su": second, "sy": end},
-                **{"zx": zero_points[0], "zu": zero_points[1]},
-                "zy": np.uint8(0) if relu else zero_points[2],
-            },
-        )
-        others += check_exact(model, feeds, "QLinearAdd", tmp_path)
-    assert others
 
 
 def test_global_averages(tmp_path: Path) -> None:

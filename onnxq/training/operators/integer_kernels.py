@@ -11,7 +11,8 @@ The formulas are those of x86-64 processors with AVX2. Others differ in the one 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
 
 import torch
 
@@ -138,6 +139,8 @@ def add_integers(call: Call, inputs: Inputs) -> Outputs:
         call: with the limits of the result.
         inputs: value, scale and zero point of both terms; scale and zero point of the result.
     """
+    if _is_repeated(inputs[0].shape, inputs[3].shape):
+        inputs = (*inputs[3:6], *inputs[:3], *inputs[6:])
     a, a_scale, a_zero, b, b_scale, b_zero, scale, zero_point = inputs
     end = _single(scale).reshape(())
     a_factor, b_factor = (_single(one).reshape(()) / end for one in (a_scale, b_scale))
@@ -150,8 +153,32 @@ def add_integers(call: Call, inputs: Inputs) -> Outputs:
     return ((integers - shift) * scale.double().reshape(()),)
 
 
+def _is_repeated(first: Sequence[int], second: Sequence[int]) -> bool:
+    """Whether one number of the first tensor meets a row of the second; they change places then."""
+    for one, other in zip_longest(reversed(first), reversed(second), fillvalue=1):
+        if max(one, other) > 1:
+            return one == 1
+    return False
+
+
 def _fuse(integers: torch.Tensor, factor: torch.Tensor, term: torch.Tensor) -> torch.Tensor:
     return (integers * factor.double() + term.double()).to(torch.float32)
+
+
+def multiply_integers(call: Call, inputs: Inputs) -> Outputs:
+    """QLinearMul: as in a sum the zero point is in what is rounded, but nothing is fused.
+
+    Args:
+        call: with the limits of the result.
+        inputs: value, scale and zero point of both factors; scale and zero point of the result.
+    """
+    a, a_scale, _, b, b_scale, _, scale, zero_point = inputs
+    factor = _single(a_scale).reshape(()) * _single(b_scale).reshape(())
+    product = (_integers(a, a_scale) * _integers(b, b_scale)).to(torch.float32)
+    shift = _single(zero_point).reshape(())
+    steps = product * (factor / _single(scale).reshape(())) + shift
+    integers = torch.round(steps.double()).clamp(*call.attributes["limits"])
+    return ((integers - shift.double()) * scale.double().reshape(()),)
 
 
 def average_integers(call: Call, inputs: Inputs) -> Outputs:
