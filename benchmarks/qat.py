@@ -3,7 +3,8 @@
     python benchmarks/qat.py sample_models/cnn.onnx calib_data/cnn --weights 4 --activations 4
 
 DATA holds calib/, eval/ and maybe labels.json. Each row is a model run by onnxruntime; simulation
-is the training engine on the written file, in float64.
+is the training engine on the written file, with its quantized layers as the runtime's integer
+kernels compute them.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def outputs_of(path: Path, samples: list[tuple[str, dict[str, np.ndarray]]]) -> 
 
 def simulate(path: Path, samples: list[tuple[str, dict[str, np.ndarray]]]) -> list[np.ndarray]:
     """The first output for each sample, by the engine."""
-    program = compile_model(load_model(path).model, real=torch.float64)
+    program = compile_model(load_model(path).model, exact=True)
     name = program.output_names[0]
     with torch.no_grad():
         return [run(program, feeds)[name].numpy() for _, feeds in samples]

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import onnx_ir as ir
 import torch
 
 from onnxq.errors import UnsupportedModelError
-from onnxq.graph.constants import constant_tensor
 from onnxq.graph.scopes import iterate_scopes
+from onnxq.training.integer_patterns import IntegerKernel, find_integer_kernel
 from onnxq.training.operators import OPERATORS, Call, Operator
 from onnxq.training.operators.fused import Pair, fake_quantize_pair, find_pair, find_redundant
-from onnxq.training.operators.quantization import TYPE_LIMITS
+from onnxq.training.operators.quantization import find_limits
 from onnxq.training.tensors import to_torch
 
 CPU = torch.device("cpu")
@@ -117,6 +117,7 @@ def compile_model(
     watched: Collection[ir.Value] = (),
     device: torch.device | None = None,
     real: torch.dtype = torch.float32,
+    exact: bool = False,
 ) -> Program:
     """Make a program of the main graph of a model.
 
@@ -127,6 +128,8 @@ def compile_model(
         device: where floats are; the CPU if None.
         real: what to compute in where the graph says float32. In float64 sums are exact enough
             that the rounding behind them hardly ever differs from that of integer kernels.
+        exact: compute quantized layers as the kernels of onnxruntime do, and everything else in
+            float64 whatever ``real`` says. No gradient passes.
 
     Raises:
         UnsupportedModelError: it has an operator that the engine lacks.
@@ -138,7 +141,8 @@ def compile_model(
             "cannot be trained through"
         )
     device = device or CPU
-    compiler = _Compiler(model, frozenset(trained), frozenset(watched), device, real)
+    real = torch.float64 if exact else real
+    compiler = _Compiler(model, frozenset(trained), frozenset(watched), device, real, exact=exact)
     graph = model.graph
     block = compiler.compile(graph, tuple(graph.outputs))
     inputs = tuple(value for value in graph.inputs if value.name not in graph.initializers)
@@ -155,6 +159,8 @@ class _Compiler:
         watched: frozenset[ir.Value],
         device: torch.device,
         real: torch.dtype,
+        *,
+        exact: bool,
     ) -> None:
         self.trained = trained
         self._watched = watched
@@ -162,6 +168,7 @@ class _Compiler:
         self._opsets = dict(model.opset_imports)
         self._device = device
         self._real = real
+        self._exact = exact
         self._skipped: dict[ir.Value, ir.Value] = {}
 
     def compile(self, graph: ir.Graph, outputs: tuple[ir.Value, ...]) -> Block:
@@ -173,14 +180,15 @@ class _Compiler:
         for node in graph:
             if node in fused or any(value in self.trained for value in node.outputs):
                 continue
-            source = find_redundant(node)
+            kernel = self._find_kernel(node)
+            source = find_redundant(node) if kernel is None else None
             if source is not None and node.outputs[0] not in self._watched:
                 self._skipped[node.outputs[0]] = source
                 continue
-            pair = find_pair(node)
-            if pair is not None:
-                fused.update(pair.nodes)
-            step = self._make_step(node, pair)
+            fusion = kernel or find_pair(node)
+            if fusion is not None:
+                fused.update(fusion.nodes)
+            step = self._make_step(node, fusion)
             if not self._fold(step):
                 steps.append(step)
         return Block(_mark_last_uses(steps, outputs), outputs)
@@ -198,9 +206,14 @@ class _Compiler:
         small = tensor.dtype in (torch.int8, torch.uint8)
         return tensor.to(self._device) if tensor.is_floating_point() or small else tensor
 
-    def _make_step(self, node: ir.Node, pair: Pair | None) -> Step:
-        attributes: dict[str, Any] = {}
-        branches: tuple[Block, ...] = ()
+    def _find_kernel(self, node: ir.Node) -> IntegerKernel | None:
+        kernel = find_integer_kernel(node, self.constants) if self._exact else None
+        if kernel is None:
+            return None
+        passed = {value for one in (node, *kernel.nodes) for value in one.outputs}
+        return None if (passed - {kernel.output}) & self._watched else kernel
+
+    def _make_step(self, node: ir.Node, fusion: Pair | IntegerKernel | None) -> Step:
         if node.op_type == "If" and not node.domain:
             branches = tuple(
                 self.compile(body, tuple(body.outputs))
@@ -209,12 +222,28 @@ class _Compiler:
                     node.attributes["else_branch"].as_graph(),
                 )
             )
-        else:
-            attributes = {name: _read(one) for name, one in node.attributes.items()}
-            attributes["limits"] = _find_limits(node)
-        if pair is not None and pair.levels is not None:
-            attributes["limits"] = pair.levels
-        call = Call(
+            call = self._make_call(node, {})
+            return Step(node, None, call, self._read(node.inputs), tuple(node.outputs), branches)
+        attributes = {name: _read(one) for name, one in node.attributes.items()}
+        attributes["limits"] = find_limits(node)
+        operator, outputs = OPERATORS[node.domain, node.op_type], tuple(node.outputs)
+        inputs = tuple(node.inputs)
+        if fusion is not None:
+            outputs = (fusion.output,)
+        if isinstance(fusion, IntegerKernel):
+            operator, inputs = fusion.operator, fusion.inputs
+            attributes["limits"] = fusion.limits
+        elif fusion is not None:
+            operator = fake_quantize_pair
+            attributes["limits"] = fusion.levels or attributes["limits"]
+        call = self._make_call(node, attributes)
+        return Step(node, operator, call, self._read(inputs), outputs)
+
+    def _read(self, inputs: Iterable[ir.Value | None]) -> tuple[ir.Value | None, ...]:
+        return tuple(None if one is None else self._skipped.get(one, one) for one in inputs)
+
+    def _make_call(self, node: ir.Node, attributes: Mapping[str, Any]) -> Call:
+        return Call(
             node.op_type,
             attributes,
             node.version or self._opsets.get(node.domain, 1),
@@ -222,14 +251,6 @@ class _Compiler:
             self._device,
             self._real,
         )
-        outputs = tuple(node.outputs)
-        operator = None if branches else OPERATORS[node.domain, node.op_type]
-        if pair is not None:
-            operator, outputs = fake_quantize_pair, (pair.output,)
-        inputs = tuple(
-            None if value is None else self._skipped.get(value, value) for value in node.inputs
-        )
-        return Step(node, operator, call, inputs, outputs, branches)
 
     def _fold(self, step: Step) -> bool:
         """Compute a step now if nothing can change what it gives."""
@@ -250,18 +271,6 @@ def _read(attribute: ir.Attr) -> Any:
     return attribute.value
 
 
-def _find_limits(node: ir.Node) -> tuple[int, int]:
-    """Smallest and largest integer that a node quantizes to."""
-    index = 8 if node.op_type == "QGemm" else 2
-    zero_point = node.inputs[index] if index < len(node.inputs) else None
-    tensor = constant_tensor(zero_point)
-    dtype = ir.DataType.UINT8 if tensor is None else tensor.dtype
-    wanted = node.attributes.get("output_dtype")
-    if tensor is None and wanted is not None and wanted.as_int():
-        dtype = ir.DataType(wanted.as_int())
-    return TYPE_LIMITS.get(dtype, (0, 255))
-
-
 def _mark_last_uses(steps: Sequence[Step], outputs: Iterable[ir.Value]) -> tuple[Step, ...]:
     made = {value for step in steps for value in step.outputs}
     kept = set(outputs)
@@ -269,17 +278,7 @@ def _mark_last_uses(steps: Sequence[Step], outputs: Iterable[ir.Value]) -> tuple
     for step in reversed(steps):
         done = (step.reads | set(step.outputs)) & made - kept
         kept |= done
-        marked.append(
-            Step(
-                step.node,
-                step.operator,
-                step.call,
-                step.inputs,
-                step.outputs,
-                step.branches,
-                tuple(done),
-            )
-        )
+        marked.append(replace(step, last_uses=tuple(done)))
     return tuple(reversed(marked))
 
 

@@ -90,6 +90,21 @@ def test_twice_the_precision(tmp_path: Path) -> None:
     assert float(found) == float(np.float32(0.1))
 
 
+def test_integers_that_enter_are_real_in_twice_the_precision() -> None:
+    scale, zero_point = np.float32(0.1), np.uint8(3)
+    model = ir.from_proto(
+        make_model(
+            "y = DequantizeLinear(x, s, z)",
+            "uint8[1] x",
+            "float[1] y",
+            {"s": scale, "z": zero_point},
+        )
+    )
+    found = run(compile_model(model, real=torch.float64), {"x": np.uint8([10])})["y"]
+    assert found.dtype is torch.float64
+    assert float(found) == 7 * float(scale)
+
+
 def test_products_of_integers_are_computed_in_the_type_of_the_others() -> None:
     model = ir.from_proto(
         make_model(

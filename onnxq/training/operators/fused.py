@@ -37,11 +37,11 @@ def find_pair(node: ir.Node) -> Pair | None:
     """The DequantizeLinear that alone reads a QuantizeLinear and has the same single scale."""
     if node.op_type != "QuantizeLinear" or node.domain:
         return None
-    reader = _only_reader(node)
+    reader = only_reader(node)
     clip = reader if reader is not None and reader.op_type == "Clip" else None
     levels = None if clip is None else _read_levels(clip)
     if clip is not None:
-        reader = _only_reader(clip) if levels is not None else None
+        reader = only_reader(clip) if levels is not None else None
     if reader is None or reader.op_type != "DequantizeLinear" or reader.domain:
         return None
     tensor = constant_tensor(node.inputs[1])
@@ -58,7 +58,7 @@ def find_redundant(node: ir.Node) -> ir.Value | None:
     """
     if node.op_type not in ("Relu", "Clip") or node.domain:
         return None
-    quantize = _only_reader(node)
+    quantize = only_reader(node)
     if quantize is None or find_pair(quantize) is None:
         return None
     low, high = clip_limits(node)
@@ -97,7 +97,8 @@ def range_of(quantize: ir.Node) -> tuple[float, float]:
     return float(np.float32(low - shift) * step), float(np.float32(high - shift) * step)
 
 
-def _only_reader(node: ir.Node) -> ir.Node | None:
+def only_reader(node: ir.Node) -> ir.Node | None:
+    """The one node that reads the first output of another, as its first input."""
     readers = list(node.outputs[0].uses())
     if node.outputs[0].is_graph_output() or len(readers) != 1 or readers[0][1] != 0:
         return None

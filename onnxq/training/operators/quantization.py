@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 import torch
 
+from onnxq.graph.constants import constant_tensor
 from onnxq.training.fake_quantization import round_through
 from onnxq.training.operators.call import Call, Inputs, Operator, Outputs, optional
 from onnxq.training.tensors import as_float
@@ -29,6 +30,18 @@ TYPE_LIMITS = {
     ir.DataType.INT4: (-8, 7),
     ir.DataType.INT32: (-(2**31), 2**31 - 1),
 }
+
+
+def find_limits(node: ir.Node) -> tuple[int, int]:
+    """Smallest and largest integer that a node quantizes to."""
+    index = 8 if node.op_type == "QGemm" else 2
+    zero_point = node.inputs[index] if index < len(node.inputs) else None
+    tensor = constant_tensor(zero_point)
+    dtype = ir.DataType.UINT8 if tensor is None else tensor.dtype
+    wanted = node.attributes.get("output_dtype")
+    if tensor is None and wanted is not None and wanted.as_int():
+        dtype = ir.DataType(wanted.as_int())
+    return TYPE_LIMITS.get(dtype, (0, 255))
 
 
 def spread(numbers: torch.Tensor, call: Call, value: torch.Tensor) -> torch.Tensor:
@@ -57,7 +70,8 @@ def _quantize(call: Call, inputs: Inputs) -> Outputs:
 
 
 def _dequantize(call: Call, inputs: Inputs) -> Outputs:
-    value, scale, zero_point = as_float(inputs[0]), inputs[1], optional(inputs, 2)
+    scale, zero_point = inputs[1], optional(inputs, 2)
+    value = as_float(inputs[0]).to(torch.promote_types(torch.float32, scale.dtype))
     if zero_point is not None and (zero_point.requires_grad or bool(torch.any(zero_point))):
         value = value - spread(as_float(zero_point), call, value)
     return (value * spread(scale, call, value),)
