@@ -138,7 +138,8 @@ def smooth(recipe: Recipe, smoothables: Sequence[Smoothable], alpha: float, fold
             value = copy.values[layer.weight.constant.value]
             # At once, so that no two weights are in memory.
             value.const_value = offload_array(weight, folder, name=value.name or "weight")
-    planner = recipe.planner.follow(copy)
+    smoothed = [copy.nodes[layer.node] for one in smoothables for layer in one.layers]
+    planner = recipe.planner.follow(copy).judge_on_samples(smoothed)
     plan = planner.plan()
     ranges = {copy.values[value]: found for value, found in recipe.ranges.items()} | moved
     activations = plan.decisions.activations

@@ -181,6 +181,9 @@ def _run_stage(
         note = "nothing to do"
     except ExecutionError as error:
         proposals, note = {}, error.reason
+    proposals, slower = _split_off_slower(proposals, recipe)
+    if slower and not proposals:
+        note = slower
     if all(one is recipe for one in proposals.values()):
         report = StageReport(stage.name, None, None, False, time.monotonic() - started, note)
         return recipe, score, (report,)
@@ -190,7 +193,8 @@ def _run_stage(
     if not stage.are_steps:
         name = max(scores, key=lambda one: scores[one].sqnr_db)
         report = _compare(stage.name, scores[name], score, seconds, margin_db)
-        report = replace(report, note="" if name == stage.name else name)
+        told = ("" if name == stage.name else name, slower)
+        report = replace(report, note="; ".join(filter(None, told)))
         return (*((proposals[name], scores[name]) if report.kept else (recipe, score)), (report,))
     reports = []
     for name, proposal in proposals.items():
@@ -199,7 +203,23 @@ def _run_stage(
         reports.append(_compare(name, scores[name], score, share_s, margin_db))
         if reports[-1].kept:
             recipe, score = proposal, scores[name]
+    if slower:
+        reports.append(StageReport(stage.name, None, None, False, 0.0, slower))
     return recipe, score, tuple(reports)
+
+
+def _split_off_slower(
+    proposals: Mapping[str, Recipe], recipe: Recipe
+) -> tuple[Mapping[str, Recipe], str]:
+    """Those with as many layers in integers as before, and what is said of the others."""
+    wanted = len(recipe.plan.integer_layers)
+    missing = {name: wanted - len(one.plan.integer_layers) for name, one in proposals.items()}
+    told = "; ".join(
+        f"{name} would leave {count} more layer{'s' * (count > 1)} in float"
+        for name, count in missing.items()
+        if count > 0
+    )
+    return {name: one for name, one in proposals.items() if missing[name] <= 0}, told
 
 
 def _compare(

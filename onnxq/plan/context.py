@@ -33,6 +33,7 @@ class Context:
         calibrated: nodes that compute on calibrated activations.
         calibrated_weights: the scheme of their weights, but for its axes.
         kept_float: nodes whose weights are stored as 16-bit floats for accuracy, with the reason.
+        judged_on_samples: nodes whose weights stay integers even where they look spoiled.
     """
 
     target: Target
@@ -44,6 +45,7 @@ class Context:
     calibrated: frozenset[ir.Node] = frozenset()
     calibrated_weights: Scheme = CALIBRATED_WEIGHTS
     kept_float: Mapping[ir.Node, str] = field(default_factory=dict)
+    judged_on_samples: frozenset[ir.Node] = frozenset()
     _measured: dict[tuple[ir.Value, tuple[int, ...]], WeightStatistics] = field(
         default_factory=dict
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
@@ -26,6 +26,8 @@ class StaticPlanner:
         selection: made for the model.
         refused: nodes that stay float for reasons found in the data.
         kept_float: nodes that stay float, weights included, for accuracy.
+        judged_on_samples: nodes whose weights stay integers even where they look spoiled, because
+            the result is measured before it is taken.
     """
 
     model: ir.Model
@@ -34,6 +36,7 @@ class StaticPlanner:
     selection: Selection
     refused: Mapping[ir.Node, str] = field(default_factory=dict)
     kept_float: Mapping[ir.Node, str] = field(default_factory=dict)
+    judged_on_samples: frozenset[ir.Node] = frozenset()
 
     def plan(self) -> Plan:
         """Every decision."""
@@ -44,6 +47,7 @@ class StaticPlanner:
             self.selection,
             refused=self.refused,
             kept_float=self.kept_float,
+            judged_on_samples=self.judged_on_samples,
         )
 
     def refuse(self, nodes: Mapping[ir.Node, str]) -> StaticPlanner:
@@ -53,6 +57,10 @@ class StaticPlanner:
     def keep_float(self, nodes: Mapping[ir.Node, str]) -> StaticPlanner:
         """The same with exactly these nodes kept float for accuracy."""
         return replace(self, kept_float=nodes)
+
+    def judge_on_samples(self, nodes: Iterable[ir.Node]) -> StaticPlanner:
+        """The same with more nodes whose weights stay integers even where they look spoiled."""
+        return replace(self, judged_on_samples=self.judged_on_samples.union(nodes))
 
     def follow(self, copy: ModelCopy) -> StaticPlanner:
         """The same for a copy of the model."""
@@ -66,4 +74,5 @@ class StaticPlanner:
             ),
             refused={nodes[node]: why for node, why in self.refused.items()},
             kept_float={nodes[node]: why for node, why in self.kept_float.items()},
+            judged_on_samples=frozenset(nodes[node] for node in self.judged_on_samples),
         )

@@ -38,6 +38,7 @@ def plan_static(
     *,
     refused: Mapping[ir.Node, str] | None = None,
     kept_float: Mapping[ir.Node, str] | None = None,
+    judged_on_samples: frozenset[ir.Node] = frozenset(),
 ) -> Plan:
     """Decide for every node, every activation and every constant float tensor.
 
@@ -48,6 +49,7 @@ def plan_static(
         selection: made before the model was simplified; None to make it from ``model``.
         refused: nodes that must stay float for reasons found in the data.
         kept_float: nodes that stay float, weights included, for accuracy.
+        judged_on_samples: nodes whose weights stay integers even where they look spoiled.
 
     Raises:
         SelectorError: a selector in the options matches no node.
@@ -63,6 +65,7 @@ def plan_static(
         can_raise_opset=not model.functions,
         calibrated_weights=options.weight_scheme(target),
         kept_float=kept_float or {},
+        judged_on_samples=judged_on_samples,
     )
     excluded = {**selection.excluded, **(refused or {}), **context.kept_float}
     while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,8 +45,10 @@ def _samples(count: int = 4) -> list[Feeds]:
     return [{"x": rng.standard_normal((16, SIZE)).astype(np.float32)} for _ in range(count)]
 
 
-def _smooth(model: onnx.ModelProto, folder: Path) -> tuple[Recipe, Recipe]:
-    recipe = make_recipe(model, _samples(), folder, dynamic_matmul=False)
+def _smooth(
+    model: onnx.ModelProto, folder: Path, *, dynamic_matmul: bool = False
+) -> tuple[Recipe, Recipe]:
+    recipe = make_recipe(model, _samples(), folder, dynamic_matmul=dynamic_matmul)
     found = observe_channels(recipe, _samples(), folder / "channels.onnx")
     return recipe, smooth(recipe, found, 0.7, folder / "smoothed")
 
@@ -84,3 +87,24 @@ def test_function_stays_and_outliers_matter_less(
     assert added == divisions
     gain_db = sqnr_db(expected, _run(written)) - sqnr_db(expected, _run(apply_recipe(before)))
     assert gain_db > 3.0
+
+
+def test_a_weight_that_looks_spoiled_afterwards_stays_integer(tmp_path: Path) -> None:
+    """What moves into the weights is most of their power, but not most of what they give."""
+    model = _build(f"{NORMALIZED} [a] h = MatMul(n, w1) y = Neg(h)")
+    (weight,) = (one for one in model.graph.initializer if one.name == "w1")
+    elements = onnx.numpy_helper.to_array(weight).copy()
+    # One output is little else than a large channel.
+    elements[3, 0] = 20.0
+    weight.CopyFrom(onnx.numpy_helper.from_array(elements, "w1"))
+    recipe, smoothed = _smooth(model, tmp_path, dynamic_matmul=True)
+    assert len(recipe.plan.integer_layers) == 1
+    assert len(smoothed.plan.integer_layers) == 1
+    predicted = replace(smoothed.planner, judged_on_samples=frozenset()).plan()
+    assert not predicted.integer_layers, "by its scales alone it would be fp16"
+    (told,) = (one for one in smoothed.plan.changes if one.best_form.is_integer)
+    assert told.reason.startswith("judged on samples")
+    expected = _run(ir.from_proto(model))
+    errors = [expected - _run(apply_recipe(one)) for one in (recipe, smoothed)]
+    before, after = (np.abs(error[:, 1:]).mean() for error in errors)
+    assert after < 0.5 * before
