@@ -10,7 +10,7 @@ from onnxq.algorithms.visits import LayerChange, LayerSample
 from onnxq.apply.weights import parameters_of, scheme_of
 from onnxq.numerics.ada_round import round_adaptively
 from onnxq.numerics.affine import Array
-from onnxq.numerics.bias_correction import match_mean
+from onnxq.numerics.bias_correction import find_shares, match_mean
 from onnxq.numerics.moments import Moments
 from onnxq.numerics.pairs import find_large_pairs
 from onnxq.numerics.second_order import choose_damping, round_second_order, shift_target
@@ -153,15 +153,19 @@ def correct_bias(sample: LayerSample, weight: Array, rounded: Array) -> Array | 
         return None
     bias = layer.read_bias()
     step = max(1, sample.float_rows.shape[1] // ROWS_OF_MEANS)
+    samples = sample.samples[::step]
     wanted = _outputs(weight, sample.float_rows[:, ::step])
     found = _outputs(rounded, sample.quantized_rows[:, ::step])
     if layer.is_transposed:
-        missing = (wanted - found).mean(axis=0, dtype=np.float64)
-        return (bias + layer.sum_rows(missing)).astype(np.float32)
+        missing = wanted - found
+        mean = missing.mean(axis=0, dtype=np.float64) * find_shares(missing, samples)
+        return (bias + layer.sum_rows(mean)).astype(np.float32)
     wanted, found = wanted + bias, found + bias
-    if layer.bounds is not None:
-        wanted = np.clip(wanted, *layer.bounds)
-    shift = match_mean(found, wanted.mean(axis=0, dtype=np.float64), bounds=layer.bounds)
+    bounds = layer.bounds or (-np.inf, np.inf)
+    clipped = np.clip(found, *bounds)
+    missing = np.clip(wanted, *bounds) - clipped
+    mean = missing.mean(axis=0, dtype=np.float64) * find_shares(missing, samples)
+    shift = match_mean(found, clipped.mean(axis=0, dtype=np.float64) + mean, bounds=layer.bounds)
     return (bias + shift).astype(np.float32)
 
 

@@ -130,6 +130,14 @@ def _open(made: SegmentModel, segment: Segment, store: ActivationStore, folder: 
 
 
 @dataclass(frozen=True)
+class _FloatRows:
+    """What a layer reads in the float model, and of which sample each row is."""
+
+    rows: Array
+    samples: Array
+
+
+@dataclass(frozen=True)
 class _FloatModel:
     recipe: Recipe
     folder: Path
@@ -150,13 +158,14 @@ class _FloatModel:
             made = SegmentModel(self.recipe.model, segment)
             _run_segment(segment, self.store, _open(made, segment, self.store, self.folder))
 
-    def take_rows(self, layer: Layer, choices: Sequence[Keep]) -> Array:
+    def take_rows(self, layer: Layer, choices: Sequence[Keep]) -> _FloatRows:
         """What a layer reads; its input has just been computed."""
         rows = [
             layer.take_rows(self.store.get(index, layer.input), keep)
             for index, keep in enumerate(choices)
         ]
-        return np.concatenate(rows, axis=1)
+        samples = np.repeat(np.arange(len(rows)), [one.shape[1] for one in rows])
+        return _FloatRows(np.concatenate(rows, axis=1), samples)
 
 
 @dataclass
@@ -191,7 +200,7 @@ class _QuantizedModel:
         made.simulate(self._borders, self._parameters)
         _run_segment(segment, self.store, _open(made, segment, self.store, self.folder))
 
-    def sample(self, layer: Layer, float_rows: Array, choices: Sequence[Keep]) -> LayerSample:
+    def sample(self, layer: Layer, floats: _FloatRows, choices: Sequence[Keep]) -> LayerSample:
         """What a layer reads in both models; its input has just been computed."""
         rows = np.concatenate(
             [self._take_rows(layer, index, keep) for index, keep in enumerate(choices)], axis=1
@@ -203,8 +212,9 @@ class _QuantizedModel:
         tensor = self._tensors[value]
         return LayerSample(
             layer=layer,
-            float_rows=float_rows,
+            float_rows=floats.rows,
             quantized_rows=rows,
+            samples=floats.samples,
             tensor=tensor,
             stored_weight=self._read_quantized(value, tensor),
             output=self._outputs.get(layer.node),

@@ -22,6 +22,7 @@ class LayerSample:
         layer: the layer.
         float_rows: its input in the float model, as rows; shape [groups, rows, inputs].
         quantized_rows: the same places in the quantized model.
+        samples: of which sample each row is, shape [rows].
         tensor: the plan for its weight, with the ranges of its scales as they are now.
         stored_weight: the real values of the weight as it would be stored now.
         output: the activation plan of its output, behind its Relu or Clip; None if it stays float.
@@ -31,6 +32,7 @@ class LayerSample:
     layer: Layer
     float_rows: Array
     quantized_rows: Array
+    samples: Array
     tensor: TensorPlan
     stored_weight: Array
     output: ActivationPlan | None
