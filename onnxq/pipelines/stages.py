@@ -100,6 +100,8 @@ def _equalize(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
 
 
 def _refine_ranges(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
+    if not recipe.ranges:
+        return {}
     search = RangeSearch(recipe.plan, recipe.ranges)
     workshop.sweep(recipe, {"search": search}, "range refinement")
     if search.best == recipe.ranges:
