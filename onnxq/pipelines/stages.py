@@ -35,8 +35,13 @@ MOST_INPUTS = 1280
 BIAS_CORRECTION = "bias correction"
 SECOND_ORDER = "second-order rounding"
 
-ALPHAS = (0.5, 0.7, 0.85)
-"""Of SmoothQuant; the best ones for transformers lie between (docs/static.md)."""
+STRENGTHS: Mapping[str, float | None] = {
+    "alpha 0.5": 0.5,
+    "alpha 0.7": 0.7,
+    "alpha 0.85": 0.85,
+    "outliers only": None,
+}
+"""Of smoothing; the best alphas for transformers lie between (docs/static.md)."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +118,8 @@ def _smooth(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
     feeds = workshop.progress("observing channels")(workshop.read_feeds(recipe), None)
     found = observe_channels(recipe, feeds, workshop.folder / "channels.onnx")
     return {
-        f"alpha {alpha}": smooth(recipe, found, alpha, workshop.folder / f"alpha-{alpha}")
-        for alpha in ALPHAS
+        name: smooth(recipe, found, alpha, workshop.folder / name.replace(" ", "-"))
+        for name, alpha in STRENGTHS.items()
         if found
     }
 
