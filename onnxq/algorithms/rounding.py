@@ -6,19 +6,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxq.algorithms.visits import LayerChange, LayerSample
+from onnxq.algorithms.visits import LayerChange, LayerSample, multiply_rows
 from onnxq.apply.weights import parameters_of, scheme_of
 from onnxq.numerics.ada_round import round_adaptively
 from onnxq.numerics.affine import Array
-from onnxq.numerics.bias_correction import match_mean
+from onnxq.numerics.bias_correction import find_shares, match_mean
 from onnxq.numerics.moments import Moments
 from onnxq.numerics.pairs import find_large_pairs
 from onnxq.numerics.second_order import choose_damping, round_second_order, shift_target
 from onnxq.numerics.weight_scales import shrink_ranges
 from onnxq.plan import TensorPlan
-
-ROWS_OF_MEANS = 1024
-"""That a mean is taken over: of differences, whose spread is small."""
 
 ADAPTIVE_ITERATIONS = 500
 MOST_ADAPTIVE_PRODUCTS = 2 * 10**10
@@ -64,7 +61,7 @@ class Rounding:
         return LayerChange(
             weight=layer.from_matrices(rounded),
             tensor=tensor,
-            bias=correct_bias(sample, weight, rounded),
+            bias=correct_bias(sample, rounded),
         )
 
     def _shift(self, sample: LayerSample, weight: Array) -> tuple[Array, Moments]:
@@ -134,16 +131,15 @@ def correct_only(sample: LayerSample) -> LayerChange:
     """Bias correction, with the weight as it is."""
     layer = sample.layer
     stored = layer.to_matrices(sample.stored_weight)
-    return LayerChange(bias=correct_bias(sample, layer.read_weight(), stored))
+    return LayerChange(bias=correct_bias(sample, stored))
 
 
-def correct_bias(sample: LayerSample, weight: Array, rounded: Array) -> Array | None:
+def correct_bias(sample: LayerSample, rounded: Array) -> Array | None:
     """The bias with which the output has the mean that it has in the float model.
 
     Args:
         sample: of the layer.
-        weight: in the float model, shape [groups, channels, inputs].
-        rounded: in the quantized model, likewise.
+        rounded: its weight in the quantized model, shape [groups, channels, inputs].
 
     Returns:
         One value a channel; None for a layer that can have no bias.
@@ -152,16 +148,20 @@ def correct_bias(sample: LayerSample, weight: Array, rounded: Array) -> Array | 
     if layer.bias_place is None:
         return None
     bias = layer.read_bias()
-    step = max(1, sample.float_rows.shape[1] // ROWS_OF_MEANS)
-    wanted = _outputs(weight, sample.float_rows[:, ::step])
-    found = _outputs(rounded, sample.quantized_rows[:, ::step])
+    few = sample.floats.few
+    samples = sample.floats.samples[few]
+    wanted = sample.floats.outputs
+    found = multiply_rows(rounded, sample.quantized_rows[:, few])
     if layer.is_transposed:
-        missing = (wanted - found).mean(axis=0, dtype=np.float64)
-        return (bias + layer.sum_rows(missing)).astype(np.float32)
+        missing = wanted - found
+        mean = missing.mean(axis=0, dtype=np.float64) * find_shares(missing, samples)
+        return (bias + layer.sum_rows(mean)).astype(np.float32)
     wanted, found = wanted + bias, found + bias
-    if layer.bounds is not None:
-        wanted = np.clip(wanted, *layer.bounds)
-    shift = match_mean(found, wanted.mean(axis=0, dtype=np.float64), bounds=layer.bounds)
+    bounds = layer.bounds or (-np.inf, np.inf)
+    clipped = np.clip(found, *bounds)
+    missing = np.clip(wanted, *bounds) - clipped
+    mean = missing.mean(axis=0, dtype=np.float64) * find_shares(missing, samples)
+    shift = match_mean(found, clipped.mean(axis=0, dtype=np.float64) + mean, bounds=layer.bounds)
     return (bias + shift).astype(np.float32)
 
 
@@ -188,9 +188,3 @@ def _shrink(sample: LayerSample, target: Array, hessian: Array) -> TensorPlan:
         importance=layer.from_matrices(np.ascontiguousarray(importance)),
     )
     return replace(tensor, statistics=replace(tensor.statistics, minimum=minimum, maximum=maximum))
-
-
-def _outputs(matrices: Array, rows: Array) -> Array:
-    """Shape [rows, channels]."""
-    products: Array = np.matmul(rows, matrices.transpose(0, 2, 1))
-    return products.transpose(1, 0, 2).reshape(rows.shape[1], -1)

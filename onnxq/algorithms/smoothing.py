@@ -23,7 +23,7 @@ from onnxq.graph.copies import ModelCopy, copy_model
 from onnxq.graph.names import Names
 from onnxq.graph.offload import offload_array
 from onnxq.numerics.affine import Array
-from onnxq.numerics.equalization import find_smooth_factors
+from onnxq.numerics.equalization import find_outlier_factors, find_smooth_factors
 from onnxq.rules.roles import Form
 from onnxq.runtime.session import Feeds, Session
 
@@ -49,8 +49,10 @@ class Smoothable:
         """Of the largest element of each channel."""
         return np.maximum(np.abs(self.low), np.abs(self.high))
 
-    def find_factors(self, alpha: float) -> Array:
-        """What to divide the channels by, shape [K]."""
+    def find_factors(self, alpha: float | None) -> Array:
+        """What to divide the channels by, shape [K]; None divides outliers only."""
+        if alpha is None:
+            return find_outlier_factors(self.magnitudes)
         weight_max = np.max(
             [np.abs(layer.read_weight()).max(axis=(0, 1)) for layer in self.layers], axis=0
         )
@@ -113,13 +115,15 @@ def observe_channels(recipe: Recipe, feeds: Iterable[Feeds], path: Path) -> tupl
     )
 
 
-def smooth(recipe: Recipe, smoothables: Sequence[Smoothable], alpha: float, folder: Path) -> Recipe:
+def smooth(
+    recipe: Recipe, smoothables: Sequence[Smoothable], alpha: float | None, folder: Path
+) -> Recipe:
     """A recipe for the smoothed model.
 
     Args:
         recipe: for the model as it was; weights and biases that were tuned for it are dropped.
         smoothables: activations to smooth.
-        alpha: how much moves into the weights.
+        alpha: how much moves into the weights; None for that of outliers only.
         folder: for the new weights; must outlive the recipe.
     """
     folder.mkdir(exist_ok=True)
@@ -138,7 +142,8 @@ def smooth(recipe: Recipe, smoothables: Sequence[Smoothable], alpha: float, fold
             value = copy.values[layer.weight.constant.value]
             # At once, so that no two weights are in memory.
             value.const_value = offload_array(weight, folder, name=value.name or "weight")
-    planner = recipe.planner.follow(copy)
+    smoothed = [copy.nodes[layer.node] for one in smoothables for layer in one.layers]
+    planner = recipe.planner.follow(copy).judge_on_samples(smoothed)
     plan = planner.plan()
     ranges = {copy.values[value]: found for value, found in recipe.ranges.items()} | moved
     activations = plan.decisions.activations

@@ -21,8 +21,8 @@ from onnxq.algorithms.layers import Keep, Layer, find_layers
 from onnxq.algorithms.recipe import Recipe, TunedWeight
 from onnxq.algorithms.segments import Segment, SegmentModel, cut_before
 from onnxq.algorithms.store import MOST_BYTES, ActivationStore
-from onnxq.algorithms.visits import LayerChange, LayerSample, Visit
-from onnxq.apply.weights import compute_elements, parameters_of
+from onnxq.algorithms.stored_weights import StoredWeights
+from onnxq.algorithms.visits import FloatRows, LayerChange, LayerSample, Visit
 from onnxq.calibration import resolve_ranges
 from onnxq.errors import ExecutionError
 from onnxq.graph.constants import release
@@ -88,25 +88,39 @@ def sweep(
     segments = cut_before(graph, [layer.node for layer in layers])
     most_bytes = MOST_BYTES // len(visits)
     floats = _FloatModel(recipe, folder, ActivationStore(folder / "float"))
+    weights = StoredWeights()
     found = []
     for at, visit in enumerate(visits.values()):
         kept, made = folder / f"quantized-{at}", results / str(at)
         made.mkdir()
         store = ActivationStore(kept, most_bytes=most_bytes)
-        found.append((_QuantizedModel(recipe, folder, store, made), visit))
+        found.append((_QuantizedModel(recipe, folder, store, made, weights), visit))
     floats.start(feeds, [one.store for one, _ in found])
     for segment, layer in track(zip(segments, layers, strict=False), len(layers)):
         floats.advance(segment)
+        _advance_all([one for one, _ in found], segment, is_first=segment is segments[0])
+        # What the segment read; from here on only the weight of the layer is needed.
+        weights.forget()
         choices = _choose_places(layer, floats.store.samples)
         rows = floats.take_rows(layer, choices)
         for quantized, visit in found:
-            quantized.advance(segment)
             if layer.node in restarts:
                 quantized.store.copy(floats.store)
             sample = quantized.sample(layer, rows, choices)
             if sample.is_usable:
                 quantized.change(layer, visit(sample))
     return {name: one.recipe for name, (one, _) in zip(visits, found, strict=True)}
+
+
+def _advance_all(models: Sequence[_QuantizedModel], segment: Segment, *, is_first: bool) -> None:
+    """Run a segment in all models, which are the same as long as no layer was visited."""
+    first, *others = models
+    first.advance(segment)
+    for one in others:
+        if is_first:
+            one.store.copy(first.store)
+        else:
+            one.advance(segment)
 
 
 def _choose_places(layer: Layer, samples: int) -> list[_Choice]:
@@ -154,13 +168,14 @@ class _FloatModel:
             made = SegmentModel(self.recipe.model, segment)
             _run_segment(segment, self.store, _open(made, segment, self.store, self.folder))
 
-    def take_rows(self, layer: Layer, choices: Sequence[Keep]) -> Array:
+    def take_rows(self, layer: Layer, choices: Sequence[Keep]) -> FloatRows:
         """What a layer reads; its input has just been computed."""
         rows = [
             layer.take_rows(self.store.get(index, layer.input), keep)
             for index, keep in enumerate(choices)
         ]
-        return np.concatenate(rows, axis=1)
+        samples = np.repeat(np.arange(len(rows)), [one.shape[1] for one in rows])
+        return FloatRows(layer=layer, rows=np.concatenate(rows, axis=1), samples=samples)
 
 
 @dataclass
@@ -169,6 +184,7 @@ class _QuantizedModel:
     folder: Path
     store: ActivationStore
     results: Path
+    weights: StoredWeights
 
     def __post_init__(self) -> None:
         self._tensors = {one.constant.value: one for one in self.recipe.plan.changes}
@@ -195,7 +211,7 @@ class _QuantizedModel:
         made.simulate(self._borders, self._parameters)
         _run_segment(segment, self.store, _open(made, segment, self.store, self.folder))
 
-    def sample(self, layer: Layer, float_rows: Array, choices: Sequence[Keep]) -> LayerSample:
+    def sample(self, layer: Layer, floats: FloatRows, choices: Sequence[Keep]) -> LayerSample:
         """What a layer reads in both models; its input has just been computed."""
         rows = np.concatenate(
             [self._take_rows(layer, index, keep) for index, keep in enumerate(choices)], axis=1
@@ -208,7 +224,7 @@ class _QuantizedModel:
         tensor = self._tensors[value]
         return LayerSample(
             layer=layer,
-            float_rows=float_rows,
+            floats=floats,
             quantized_rows=rows,
             tensor=tensor,
             stored_weight=self._read_quantized(value, tensor),
@@ -247,7 +263,7 @@ class _QuantizedModel:
             array = np.array(tuned.tensor.numpy())
             release(tuned.tensor)
             return array
-        return simulate_weight(tensor)
+        return self.weights.read(value, tensor)
 
 
 def _require_array(value: ir.Value, found: Any) -> Array:
@@ -255,17 +271,6 @@ def _require_array(value: ir.Value, found: Any) -> Array:
         return found
     reason = f"'{value.name}', which is no tensor, is read on both sides of a layer"
     raise ExecutionError(f"layers cannot be run one after the other: {reason}", reason=reason)
-
-
-def simulate_weight(tensor: TensorPlan) -> Array:
-    """The real values of a weight as it would be stored without any data."""
-    scheme = tensor.scheme
-    if scheme is None or scheme.block_size is not None:
-        return np.array(tensor.constant.tensor.numpy())
-    elements = compute_elements(tensor)
-    if scheme.type.is_half:
-        return elements.astype(tensor.constant.tensor.dtype.numpy())
-    return dequantize(elements.astype(np.int32), parameters_of(tensor))
 
 
 def _simulate(

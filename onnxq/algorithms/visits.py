@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
@@ -13,6 +14,34 @@ from onnxq.calibration import Range
 from onnxq.numerics.affine import Array
 from onnxq.plan import ActivationPlan, TensorPlan
 
+ROWS_OF_MEANS = 1024
+"""That a mean is taken over: of differences, whose spread is small."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FloatRows:
+    """What one layer reads in the float model; the same for all techniques that visit it.
+
+    Attributes:
+        layer: the layer.
+        rows: its input, as rows; shape [groups, rows, inputs].
+        samples: of which sample each row is, shape [rows].
+    """
+
+    layer: Layer
+    rows: Array
+    samples: Array
+
+    @property
+    def few(self) -> slice:
+        """Which rows are enough for a mean."""
+        return slice(None, None, max(1, self.rows.shape[1] // ROWS_OF_MEANS))
+
+    @cached_property
+    def outputs(self) -> Array:
+        """What the layer makes of these few, without its bias; shape [rows, channels]."""
+        return multiply_rows(self.layer.read_weight(), self.rows[:, self.few])
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerSample:
@@ -20,7 +49,7 @@ class LayerSample:
 
     Attributes:
         layer: the layer.
-        float_rows: its input in the float model, as rows; shape [groups, rows, inputs].
+        floats: its input in the float model.
         quantized_rows: the same places in the quantized model.
         tensor: the plan for its weight, with the ranges of its scales as they are now.
         stored_weight: the real values of the weight as it would be stored now.
@@ -29,12 +58,17 @@ class LayerSample:
     """
 
     layer: Layer
-    float_rows: Array
+    floats: FloatRows
     quantized_rows: Array
     tensor: TensorPlan
     stored_weight: Array
     output: ActivationPlan | None
     ranges: Mapping[ir.Value, Range]
+
+    @property
+    def float_rows(self) -> Array:
+        """Its input in the float model, as rows; shape [groups, rows, inputs]."""
+        return self.floats.rows
 
     @property
     def is_usable(self) -> bool:
@@ -64,3 +98,17 @@ class LayerChange:
 
 
 Visit = Callable[[LayerSample], LayerChange]
+
+
+def multiply_rows(matrices: Array, rows: Array) -> Array:
+    """What matrices make of rows.
+
+    Args:
+        matrices: shape [groups, channels, inputs].
+        rows: shape [groups, rows, inputs].
+
+    Returns:
+        Shape [rows, groups times channels].
+    """
+    products: Array = np.matmul(rows, matrices.transpose(0, 2, 1))
+    return products.transpose(1, 0, 2).reshape(rows.shape[1], -1)

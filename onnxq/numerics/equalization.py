@@ -19,6 +19,10 @@ saturate."""
 
 MOST_FACTOR = 1e4
 
+OUTLIERS_FROM = 0.95
+"""Channels beyond this quantile. Measured on MiniLM-L3: 30.7 dB with 0.9, 30.9 with 0.95, 30.7 with
+0.98."""
+
 FLOOR = 1e-5
 """Share of the largest magnitude below which a channel counts as having this much."""
 
@@ -50,6 +54,26 @@ def find_smooth_factors(
         return np.ones(live.shape, np.float32)
     logarithms = alpha * _log(activation_max) - (1 - alpha) * _log(weight_max)
     return _limit(logarithms - logarithms[live].mean())
+
+
+def find_outlier_factors(activation_max: FloatArray) -> npt.NDArray[np.float32]:
+    """Factors that bring the few largest channels of an activation down to the others.
+
+    Unlike the factors above they leave all other channels, and the weights of these, as they are.
+
+    Args:
+        activation_max: largest magnitude of each channel, shape [K].
+
+    Returns:
+        Shape [K], between 1 and ``MOST_FACTOR``.
+
+    >>> find_outlier_factors(np.float32([1] * 30 + [16])).tolist()[-2:]
+    [1.0, 16.0]
+    """
+    largest = np.quantile(np.asarray(activation_max, np.float64), OUTLIERS_FROM)
+    if not largest > 0:
+        return np.ones(np.shape(activation_max), np.float32)
+    return np.clip(activation_max / largest, 1.0, MOST_FACTOR).astype(np.float32)
 
 
 def find_cross_layer_factors(ranges: Sequence[FloatArray]) -> list[npt.NDArray[np.float32]]:

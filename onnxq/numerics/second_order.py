@@ -227,6 +227,8 @@ def descend_coordinates(
         Integers without their zero point, shape [G, M, K].
     """
     rounded = start.copy()
+    if not sweeps:
+        return rounded
     gradient = np.matmul(grid.error(rounded), hessian)
     for _ in range(sweeps):
         moved = False

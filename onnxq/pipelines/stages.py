@@ -35,8 +35,13 @@ MOST_INPUTS = 1280
 BIAS_CORRECTION = "bias correction"
 SECOND_ORDER = "second-order rounding"
 
-ALPHAS = (0.5, 0.7, 0.85)
-"""Of SmoothQuant; the best ones for transformers lie between (docs/static.md)."""
+STRENGTHS: Mapping[str, float | None] = {
+    "alpha 0.5": 0.5,
+    "alpha 0.7": 0.7,
+    "alpha 0.85": 0.85,
+    "outliers only": None,
+}
+"""Of smoothing; the best alphas for transformers lie between (docs/static.md)."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,8 @@ def _equalize(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
 
 
 def _refine_ranges(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
+    if not recipe.ranges:
+        return {}
     search = RangeSearch(recipe.plan, recipe.ranges)
     # Ranges are those of what comes in use.
     workshop.sweep(recipe, {"search": search}, "range refinement", uses_extra=False)
@@ -112,8 +119,8 @@ def _smooth(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
     feeds = workshop.progress("observing channels")(workshop.read_feeds(recipe), None)
     found = observe_channels(recipe, feeds, workshop.folder / "channels.onnx")
     return {
-        f"alpha {alpha}": smooth(recipe, found, alpha, workshop.folder / f"alpha-{alpha}")
-        for alpha in ALPHAS
+        name: smooth(recipe, found, alpha, workshop.folder / name.replace(" ", "-"))
+        for name, alpha in STRENGTHS.items()
         if found
     }
 
@@ -182,6 +189,9 @@ def _run_stage(
         note = "nothing to do"
     except ExecutionError as error:
         proposals, note = {}, error.reason
+    proposals, slower = _split_off_slower(proposals, recipe)
+    if slower and not proposals:
+        note = slower
     if all(one is recipe for one in proposals.values()):
         report = StageReport(stage.name, None, None, False, time.monotonic() - started, note)
         return recipe, score, (report,)
@@ -191,7 +201,8 @@ def _run_stage(
     if not stage.are_steps:
         name = max(scores, key=lambda one: scores[one].sqnr_db)
         report = _compare(stage.name, scores[name], score, seconds, margin_db)
-        report = replace(report, note="" if name == stage.name else name)
+        told = ("" if name == stage.name else name, slower)
+        report = replace(report, note="; ".join(filter(None, told)))
         return (*((proposals[name], scores[name]) if report.kept else (recipe, score)), (report,))
     reports = []
     for name, proposal in proposals.items():
@@ -200,7 +211,23 @@ def _run_stage(
         reports.append(_compare(name, scores[name], score, share_s, margin_db))
         if reports[-1].kept:
             recipe, score = proposal, scores[name]
+    if slower:
+        reports.append(StageReport(stage.name, None, None, False, 0.0, slower))
     return recipe, score, tuple(reports)
+
+
+def _split_off_slower(
+    proposals: Mapping[str, Recipe], recipe: Recipe
+) -> tuple[Mapping[str, Recipe], str]:
+    """Those with as many layers in integers as before, and what is said of the others."""
+    wanted = len(recipe.plan.integer_layers)
+    missing = {name: wanted - len(one.plan.integer_layers) for name, one in proposals.items()}
+    told = "; ".join(
+        f"{name} would leave {count} more layer{'s' * (count > 1)} in float"
+        for name, count in missing.items()
+        if count > 0
+    )
+    return {name: one for name, one in proposals.items() if missing[name] <= 0}, told
 
 
 def _compare(

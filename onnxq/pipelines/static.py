@@ -37,6 +37,7 @@ from onnxq.pipelines.improve import Improved, choose_level, improve
 from onnxq.pipelines.processor import adapt_target, note_products
 from onnxq.pipelines.publishing import publish_verified
 from onnxq.pipelines.range_options import RangeFiles, RangeOptions
+from onnxq.pipelines.reference import Reference
 from onnxq.pipelines.stages import LEVELS
 from onnxq.pipelines.trials import Trials
 from onnxq.plan import Plan, Selection, StaticOptions, plan_static
@@ -214,6 +215,7 @@ class _Job:
             staged=staged,
             evaluation=evaluation,
             progress=self.progress,
+            reference=Reference(self.file.path),
             labels=self.budget.find_labels(None if self.samples is None else self.samples.folder),
         )
 

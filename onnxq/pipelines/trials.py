@@ -25,6 +25,7 @@ from onnxq.numerics.affine import Array
 from onnxq.numerics.metrics import ErrorAccumulator, mean_sqnr_db
 from onnxq.numerics.probabilities import are_probabilities, to_log_odds, to_logits
 from onnxq.pipelines.calibrate import Progress
+from onnxq.pipelines.reference import Reference
 from onnxq.rules.probabilities import find_sigmoid_outputs
 from onnxq.runtime.session import Session
 from onnxq.samples import Part
@@ -70,6 +71,7 @@ class Trials:
         staged: where the result will be.
         evaluation: the samples.
         progress: shows it.
+        reference: the float model, as it was.
         limit: use so many of them; None for all.
         labels: classes of samples; None without.
     """
@@ -78,6 +80,7 @@ class Trials:
     staged: Output
     evaluation: Part
     progress: Progress
+    reference: Reference
     limit: int | None = None
     labels: Labels | None = None
 
@@ -142,7 +145,7 @@ class Trials:
         label: str,
         open_session: Callable[[Recipe], Session],
     ) -> dict[str, Score]:
-        reference = Session(self.file.path, lean=True)
+        reference, names = self.reference, self.reference.output_names
         comparisons = {}
         labels = self.labels
         scorers = {} if labels is None else {name: LabelScorer(labels) for name in recipes}
@@ -153,19 +156,16 @@ class Trials:
             except ExecutionError:
                 continue
             comparisons[name] = Comparison(reference, session)
-        evaluation = self.evaluation
-        read = islice(evaluation.read_samples(reference.inputs), self.limit)
-        for sample in self.progress(label)(read, evaluation.count):
-            expected = reference.run(sample.feeds)
+        read = islice(reference.read(self.evaluation), self.limit)
+        for sample, expected in self.progress(label)(read, self.evaluation.count):
             for name, comparison in list(comparisons.items()):
                 try:
                     measured = comparison.add(sample.feeds, expected)
                 except VerificationError:
                     del comparisons[name]
                     continue
-                errors[name].add(reference.output_names, expected, measured)
+                errors[name].add(names, expected, measured)
                 if name in scorers:
-                    names = reference.output_names
                     scorers[name].add(
                         sample,
                         dict(zip(names, expected, strict=True)),

@@ -35,6 +35,7 @@ class Context:
         calibrated_weights: the scheme of their weights, but for its axes.
         kept_float: nodes whose weights are stored as 16-bit floats for accuracy, with the reason.
         wide: nodes that compute on integers of 16 bits for accuracy.
+        judged_on_samples: nodes whose weights stay integers even where they look spoiled.
     """
 
     target: Target
@@ -47,6 +48,7 @@ class Context:
     calibrated_weights: Scheme = CALIBRATED_WEIGHTS
     kept_float: Mapping[ir.Node, str] = field(default_factory=dict)
     wide: frozenset[ir.Node] = frozenset()
+    judged_on_samples: frozenset[ir.Node] = frozenset()
     _measured: dict[tuple[ir.Value, tuple[int, ...]], WeightStatistics] = field(
         default_factory=dict
     )

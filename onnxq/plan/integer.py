@@ -78,12 +78,13 @@ def _plan_channels(
     expected = expect_sqnr_db(statistics, scheme)
     bulk = expect_sqnr_db(statistics, scheme, bulk=True)
     spoiled = _reason_spoiled(expected, bulk, scheme, primary, context)
-    if spoiled is not None:
+    if spoiled is not None and not _is_judged_on_samples(primary, context):
         return plan_half_tensor(constant, context, WeightType.FP16, spoiled)
-    if not primary.form.is_integer:
-        refusal = _refuse_storage(constant, scheme, primary, context)
-        if refusal is not None:
-            return context.leave(constant, refusal)
+    if spoiled is not None:
+        obstacle = f"judged on samples, not by the {expected:.0f} dB that is left of it"
+    refusal = _refuse_storage(constant, scheme, primary, context)
+    if refusal is not None:
+        return context.leave(constant, refusal)
     return replace(
         _describe(constant, context, readings, primary, scheme, statistics),
         reason=obstacle or "",
@@ -225,9 +226,15 @@ def _reason_spoiled(
     return None
 
 
+def _is_judged_on_samples(primary: Reading, context: Context) -> bool:
+    return primary.form.is_integer and primary.use.node in context.judged_on_samples
+
+
 def _refuse_storage(
     constant: Constant, scheme: Scheme, primary: Reading, context: Context
 ) -> str | None:
+    if primary.form.is_integer:
+        return None
     tensor = constant.tensor
     scales = _count_indices(constant, scheme.axes)
     saved = tensor.size * (tensor.dtype.itemsize - 1) - 4 * scales - STORAGE_OVERHEAD_BYTES

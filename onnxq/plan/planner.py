@@ -27,6 +27,8 @@ class StaticPlanner:
         refused: nodes that stay float for reasons found in the data.
         kept_float: nodes that stay float, weights included, for accuracy.
         wide: nodes that compute on integers of 16 bits, for accuracy.
+        judged_on_samples: nodes whose weights stay integers even where they look spoiled, because
+            the result is measured before it is taken.
     """
 
     model: ir.Model
@@ -36,6 +38,7 @@ class StaticPlanner:
     refused: Mapping[ir.Node, str] = field(default_factory=dict)
     kept_float: Mapping[ir.Node, str] = field(default_factory=dict)
     wide: frozenset[ir.Node] = frozenset()
+    judged_on_samples: frozenset[ir.Node] = frozenset()
 
     def plan(self) -> Plan:
         """Every decision."""
@@ -47,6 +50,7 @@ class StaticPlanner:
             refused=self.refused,
             kept_float=self.kept_float,
             wide=self.wide,
+            judged_on_samples=self.judged_on_samples,
         )
 
     def refuse(self, nodes: Mapping[ir.Node, str]) -> StaticPlanner:
@@ -61,6 +65,10 @@ class StaticPlanner:
         """The same with exactly these nodes in 16 bits for accuracy."""
         return replace(self, wide=frozenset(nodes))
 
+    def judge_on_samples(self, nodes: Iterable[ir.Node]) -> StaticPlanner:
+        """The same with more nodes whose weights stay integers even where they look spoiled."""
+        return replace(self, judged_on_samples=self.judged_on_samples.union(nodes))
+
     def follow(self, copy: ModelCopy) -> StaticPlanner:
         """The same for a copy of the model."""
         selection, nodes = self.selection, copy.nodes
@@ -74,4 +82,5 @@ class StaticPlanner:
             refused={nodes[node]: why for node, why in self.refused.items()},
             kept_float={nodes[node]: why for node, why in self.kept_float.items()},
             wide=frozenset(nodes[node] for node in self.wide),
+            judged_on_samples=frozenset(nodes[node] for node in self.judged_on_samples),
         )

@@ -41,6 +41,7 @@ def plan_static(
     refused: Mapping[ir.Node, str] | None = None,
     kept_float: Mapping[ir.Node, str] | None = None,
     wide: frozenset[ir.Node] = frozenset(),
+    judged_on_samples: frozenset[ir.Node] = frozenset(),
 ) -> Plan:
     """Decide for every node, every activation and every constant float tensor.
 
@@ -52,6 +53,7 @@ def plan_static(
         refused: nodes that must stay float for reasons found in the data.
         kept_float: nodes that stay float, weights included, for accuracy.
         wide: nodes that compute on integers of 16 bits, for accuracy.
+        judged_on_samples: nodes whose weights stay integers even where they look spoiled.
 
     Raises:
         SelectorError: a selector in the options matches no node.
@@ -68,6 +70,7 @@ def plan_static(
         calibrated_weights=options.weight_scheme(target),
         kept_float=kept_float or {},
         wide=wide,
+        judged_on_samples=judged_on_samples,
     )
     excluded = {**selection.excluded, **(refused or {}), **context.kept_float}
     while True:

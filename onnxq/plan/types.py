@@ -249,6 +249,16 @@ class Plan:
         """The tensors that will be stored differently."""
         return tuple(tensor for tensor in self.tensors if tensor.scheme is not None)
 
+    @property
+    def integer_layers(self) -> frozenset[ir.Node]:
+        """The nodes that compute on weights in integers."""
+        return frozenset(
+            use.use.node
+            for tensor in self.changes
+            for use in tensor.uses
+            if use.form.is_integer and use.use is not None
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Plain data of the whole plan."""
         return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -45,10 +45,18 @@ class OutputComparison:
         return {**vars(self), "sqnr_db": finite, "identical": identical}
 
 
+class Named(Protocol):
+    """A float model whose outputs are known already."""
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """What it gives, in order."""
+
+
 class Comparison:
     """Runs two models on the same feeds and accumulates the differences."""
 
-    def __init__(self, reference: Session, quantized: Session) -> None:
+    def __init__(self, reference: Session | Named, quantized: Session) -> None:
         self._reference = reference
         self._quantized = quantized
         self._floats: dict[str, ErrorAccumulator] = {}
@@ -68,6 +76,8 @@ class Comparison:
             VerificationError: the quantized model cannot, or gives another shape, NaN or Inf.
         """
         if expected is None:
+            if not isinstance(self._reference, Session):
+                raise ValueError("what the float model gives has to be given")
             expected = self._reference.run(feeds)
         try:
             measured = self._quantized.run(feeds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from onnxq.algorithms.recipe import apply_recipe
 from onnxq.algorithms.rounding import Rounding, correct_only
+from onnxq.algorithms.stored_weights import StoredWeights
 from onnxq.algorithms.sweep import sweep
 from onnxq.algorithms.visits import LayerChange, LayerSample
 from onnxq.apply.weights import parameters_of
@@ -89,7 +91,8 @@ def _scale_behind(model: onnx.ModelProto, value: str) -> str:
 
 def test_after_correction_means_are_those_of_the_float_model(tmp_path: Path) -> None:
     """Without a Relu behind it the bias is found exactly; it is stored in steps of two scales."""
-    samples = images(8)
+    # Of samples that differ, what is chance of the means would be left out.
+    samples = images(1) * 8
     nodes = "[a] p = Conv(x, w1) y = Neg(p)"
     model = _build(nodes, w1=(24, 24, 1, 1))
     recipe = make_recipe(model, samples, tmp_path, weights="int4")
@@ -201,3 +204,42 @@ def test_a_layer_that_reads_a_constant_is_left_alone(overridable: bool, tmp_path
     recipe = make_recipe(model, samples, tmp_path)
     assert [one.constant.value.name for one in recipe.plan.changes].count("w") == 1
     assert run_sweep(recipe, samples, correct_only, tmp_path) is recipe
+
+
+def test_techniques_that_sweep_together_find_what_each_finds_alone(tmp_path: Path) -> None:
+    """The first segment is run once for all, and weights are computed once."""
+    samples = images(6)
+    visits = {"means": correct_only, "rounding": Rounding()}
+    recipe = make_recipe(_build(), samples, tmp_path)
+    (tmp_path / "work").mkdir()
+    (tmp_path / "results").mkdir()
+    together = sweep(
+        recipe,
+        samples,
+        visits,
+        folder=tmp_path / "work",
+        results=tmp_path / "results",
+        track=pass_through,
+    )
+    for name, visit in visits.items():
+        (tmp_path / name).mkdir()
+        alone = run_sweep(recipe, samples, visit, tmp_path / name)
+        one, two = (ir.to_proto(apply_recipe(found)) for found in (together[name], alone))
+        assert one.SerializeToString() == two.SerializeToString()
+
+
+def test_a_weight_with_other_scales_is_computed_anew(tmp_path: Path) -> None:
+    recipe = make_recipe(_build(), images(2), tmp_path)
+    tensor = next(one for one in recipe.plan.changes if one.statistics is not None)
+    statistics = tensor.statistics
+    assert statistics is not None
+    ends = {"minimum": 9 * statistics.minimum, "maximum": 9 * statistics.maximum}
+    wide = replace(tensor, statistics=replace(statistics, **ends))
+    weights, value = StoredWeights(), tensor.constant.value
+    first = weights.read(value, tensor)
+    assert weights.read(value, tensor) is first
+    assert not np.array_equal(weights.read(value, wide), first)
+    weights.forget()
+    again = weights.read(value, tensor)
+    assert again is not first
+    np.testing.assert_array_equal(again, first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import statistics
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
-from onnxq.cli import cli, static
+from onnxq.cli import cli, static, use_one_thread_for_products
 from onnxq.cli.dynamic import WEIGHT_TYPES
 from onnxq.pipelines.range_options import AUTO
 from onnxq.ranges import METHODS
@@ -113,3 +114,29 @@ def test_version_is_that_of_the_package(tmp_path: Path) -> None:
     result = onnxq("--version", cwd=tmp_path)
     assert result.returncode == 0
     assert result.stdout.split()[-1] == package.__version__
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "1"),
+        ({"OMP_NUM_THREADS": "3"}, None),
+        ({"OPENBLAS_NUM_THREADS": "2"}, "2"),
+    ],
+    ids=["nothing", "of-all-libraries", "of-this-one"],
+)
+def test_products_have_one_thread_unless_the_user_says_how_many(
+    given: dict[str, str], expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    use_one_thread_for_products()
+    assert os.environ.get("OPENBLAS_NUM_THREADS") == expected
+
+
+def test_numpy_is_not_imported_before_its_threads_are_chosen() -> None:
+    code = "import sys, onnxq.cli; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

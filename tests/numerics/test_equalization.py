@@ -12,7 +12,9 @@ from onnxq.numerics.equalization import (
     FLOOR,
     LEAST_FACTOR,
     MOST_FACTOR,
+    OUTLIERS_FROM,
     find_cross_layer_factors,
+    find_outlier_factors,
     find_smooth_factors,
 )
 
@@ -137,3 +139,21 @@ def test_a_channel_of_zeros_is_left_alone(dead: int) -> None:
     factors = find_cross_layer_factors(ranges)
     assert [one[0] for one in factors] == [1.0, 1.0]
     assert all(one[1] != 1.0 for one in factors)
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 200), share=st.floats(0, 1))
+def test_outlier_factors_touch_few_channels(seed: int, count: int, share: float) -> None:
+    generator = np.random.default_rng(seed)
+    activation = generator.lognormal(0.0, 2.0, count) * (generator.random(count) < share)
+    factors = find_outlier_factors(activation.astype(np.float32))
+    assert factors.dtype == np.float32
+    assert np.all((factors >= 1.0) & (factors <= MOST_FACTOR))
+    assert np.count_nonzero(factors > 1.0) <= 0.05 * (count - 1) + 1
+    others = np.quantile(activation, OUTLIERS_FROM)
+    if others > 0 and factors.max() < MOST_FACTOR:
+        assert np.max(activation / factors) <= others * 1.0001
+
+
+def test_an_activation_with_hardly_a_channel_has_no_outliers() -> None:
+    assert find_outlier_factors(np.float32([0.0] * 99 + [5.0])).tolist() == [1.0] * 100

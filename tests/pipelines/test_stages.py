@@ -245,3 +245,43 @@ def test_saved_ranges_alone_cannot_be_improved(options: dict[str, object], tmp_p
             **options,  # type: ignore[arg-type]
         )
     assert not (tmp_path / "again.onnx").exists()
+
+
+def _leave_second_in_float(_workshop: Workshop, recipe: Recipe) -> Recipe:
+    second = next(node for node in recipe.model.graph if node.name == "b")
+    planner = recipe.planner.keep_float({second: "for accuracy"})
+    plan = planner.plan()
+    ranges = {one.value: recipe.ranges[one.value] for one in plan.decisions.activations}
+    return replace(recipe, planner=planner, plan=plan, ranges=ranges)
+
+
+@pytest.mark.parametrize("are_steps", [False, True])
+def test_no_stage_buys_accuracy_with_a_layer_in_float(
+    are_steps: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def propose(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
+        slow = _leave_second_in_float(workshop, recipe)
+        scores = workshop.trials.measure({"before": recipe, "slow": slow}, "")
+        assert scores["slow"].sqnr_db > scores["before"].sqnr_db + 1.0
+        return {"slow": slow, "wide": _scale(recipe, 0.99)}
+
+    monkeypatch.setattr(stages, "BETTER_BY_DB", -1000.0)
+    _use(monkeypatch, Stage("several", propose, are_steps=are_steps))
+    found = quantize_static(MODEL, tmp_path, images(10), accuracy="best")
+    assert len(found.result.plan.integer_layers) == 2
+    kept = next(one for one in _reports(found).values() if one.kept)
+    note = "slow would leave 1 more layer in float"
+    assert note in _reports(found)["several"].note
+    assert kept.sqnr_db is not None
+
+
+def test_a_stage_whose_only_proposal_is_slower_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def propose(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
+        return {"slow": _leave_second_in_float(workshop, recipe)}
+
+    _use(monkeypatch, Stage("one", propose))
+    report = _reports(quantize_static(MODEL, tmp_path, images(10), accuracy="best"))["one"]
+    expected = (False, None, "slow would leave 1 more layer in float")
+    assert (report.kept, report.sqnr_db, report.note) == expected
