@@ -75,7 +75,7 @@ def quantize_qat(
         target: name of a target.
         synthetic: samples that the float model makes up; None for up to 256 where bits are few.
         blockwise: train block after block.
-        epochs: passes over the samples; None for about 1000 steps, fewer where the
+        epochs: passes over the samples; None for about 3000 steps, fewer where the
             model is large.
         batch_size: samples a step; None for 32, or 8 where the model is large.
         learning_rate: factor on the learning rates; None to find it in a short trial.

@@ -86,7 +86,7 @@ LESSON = combine(
 )
 TRAINING = combine(
     click.option(
-        "--epochs", type=int, metavar="N", help="Passes over the samples.  [default: ~1000 steps]"
+        "--epochs", type=int, metavar="N", help="Passes over the samples.  [default: ~3000 steps]"
     ),
     click.option(
         "--batch-size",

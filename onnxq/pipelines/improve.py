@@ -59,6 +59,19 @@ def choose_level(accuracy: str | None, *, has_ranges: bool) -> str:
     return accuracy
 
 
+def check_measured(level: str, budget: Budget, samples: Samples | None) -> None:
+    """Refuse a level or a budget that nothing can be measured for.
+
+    Raises:
+        UsageError: there are no samples.
+    """
+    if samples is None and (LEVELS[level] or budget.is_set):
+        option = "a limit of accuracy" if budget.is_set else f"--accuracy {level}"
+        raise UsageError(
+            f"{option} needs samples to measure on: give --calib DIR or --reader MODULE:FUNCTION"
+        )
+
+
 def improve(
     recipes: Mapping[str, Recipe],
     trials: Trials | None,

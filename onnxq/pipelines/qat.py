@@ -170,7 +170,8 @@ class _Job:
         )
 
     def _train(self, model: Any, starter: Starter, begun: Start) -> Tuned:
-        from onnxq.training.fine_tuning import Lesson, fine_tune
+        from onnxq.training.fine_tuning import fine_tune
+        from onnxq.training.school import Lesson
 
         is_whole = self.validation is not None
         lesson = Lesson(

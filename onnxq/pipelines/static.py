@@ -33,12 +33,11 @@ from onnxq.pipelines.common import (
     write_smaller,
 )
 from onnxq.pipelines.conflicts import Writing, list_readings, refuse_conflicts
-from onnxq.pipelines.improve import Improved, choose_level, improve
+from onnxq.pipelines.improve import Improved, check_measured, choose_level, improve
 from onnxq.pipelines.processor import adapt_target, note_products
 from onnxq.pipelines.publishing import publish_verified
 from onnxq.pipelines.range_options import RangeFiles, RangeOptions
 from onnxq.pipelines.reference import Reference
-from onnxq.pipelines.stages import LEVELS
 from onnxq.pipelines.trials import Trials
 from onnxq.plan import Plan, Selection, StaticOptions, plan_static
 from onnxq.plan.planner import StaticPlanner
@@ -81,15 +80,11 @@ def run_static(
     options.check_target(target)
     files, limits = range_files or RangeFiles(), budget or Budget()
     level = choose_level(accuracy, has_ranges=files.load is not None)
+    asked = range_options or RangeOptions()
     if not dry_run:
-        asked = range_options or RangeOptions()
         files.check(source, asked, has_samples=samples is not None, force=force)
-        _check_measured(level, limits, samples)
-    named = {"--ranges": files.load, "--labels": limits.labels}
-    refuse_conflicts(
-        (Writing("-o", destination, has_data=True), Writing("--save-ranges", files.save)),
-        list_readings(source, samples, "--calib", in_place=in_place, files=named),
-    )
+        check_measured(level, limits, samples)
+    _refuse_conflicts(source, destination, files, limits, samples, in_place=in_place)
     with explain_damage(source):
         plain = options.uncalibrated
         file, selection = open_float_model(source, plain, keep_metadata=keep_metadata)
@@ -105,7 +100,7 @@ def run_static(
             options=options,
             selection=selection,
             samples=samples,
-            range_options=range_options or RangeOptions(),
+            range_options=asked,
             range_files=files,
             level=level,
             budget=limits,
@@ -118,12 +113,20 @@ def run_static(
             return job.run(job.offload(result, staged), staged, force=force, in_place=in_place)
 
 
-def _check_measured(level: str, budget: Budget, samples: Samples | None) -> None:
-    if samples is None and (LEVELS[level] or budget.is_set):
-        option = "a limit of accuracy" if budget.is_set else f"--accuracy {level}"
-        raise UsageError(
-            f"{option} needs samples to measure on: give --calib DIR or --reader MODULE:FUNCTION"
-        )
+def _refuse_conflicts(
+    source: Path,
+    destination: Path,
+    files: RangeFiles,
+    budget: Budget,
+    samples: Samples | None,
+    *,
+    in_place: bool,
+) -> None:
+    named = {"--ranges": files.load, "--labels": budget.labels}
+    refuse_conflicts(
+        (Writing("-o", destination, has_data=True), Writing("--save-ranges", files.save)),
+        list_readings(source, samples, "--calib", in_place=in_place, files=named),
+    )
 
 
 def _plan(target: Target, options: StaticOptions, model: ir.Model, selection: Selection) -> Plan:

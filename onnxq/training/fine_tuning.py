@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 import torch
 
-from onnxq.comparison.labels import Labels
 from onnxq.errors import DataError, UsageError
-from onnxq.samples import Part
 from onnxq.samples.user_code import load_function
 from onnxq.training.binding import bind
 from onnxq.training.blocks import cut_program
@@ -28,6 +25,7 @@ from onnxq.training.mixtures import SHARE, SHARE_BESIDE_LABELS, Mixtures, enlarg
 from onnxq.training.options import TrainingOptions, settle
 from onnxq.training.program import compile_model
 from onnxq.training.quantities import Quantities
+from onnxq.training.school import Lesson, School
 from onnxq.training.student import Student
 from onnxq.training.teacher import Teacher, list_tensors
 from onnxq.training.trainer import Trainer
@@ -41,43 +39,6 @@ CHOSEN_BY = 64
 
 LAYER_SHARE = 0.5
 """Of the loss, all layers inside together; the other half is that of the outputs."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lesson:
-    """What to learn, and from what.
-
-    Attributes:
-        source: the float model.
-        folder: for copies of it.
-        train: samples to learn from.
-        validation: samples to choose by.
-        synthetic: more to learn from, which have no labels; None for none.
-        labels: classes; None to learn from the float model alone.
-        loss_function: 'module:function' of the user; None for the losses above.
-        layers: tensors inside that are compared, too; they have the same name on both sides.
-        bits: of weights.
-        float_model: simplified, whose weights the integers came from; None if it is not known.
-        checkpoint: file to write after each validation, and to go on from; None for none.
-        resume: whether to go on from it.
-        blockwise: block after block instead of all at once.
-        fingerprint: of everything that the steps depend on.
-    """
-
-    source: Path
-    folder: Path
-    train: Part
-    validation: Part
-    synthetic: Part | None = None
-    labels: Labels | None = None
-    loss_function: str | None = None
-    layers: tuple[str, ...] = ()
-    bits: int = 8
-    float_model: ir.Model | None = None
-    checkpoint: Path | None = None
-    resume: bool = False
-    blockwise: bool = False
-    fingerprint: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +96,7 @@ def fine_tune(model: ir.Model, lesson: Lesson, options: TrainingOptions, report:
     masters = {} if lesson.float_model is None else find_masters(model, lesson.float_model)
     quantities = bind(model, device=device, bits=lesson.bits, masters=masters)
     student = _make_student(model, quantities, lesson, device)
-    school = _School.open(lesson, lesson.layers)
+    school = School.open(lesson, lesson.layers)
     student.try_stacking(*school.first)
     trainer = _make_trainer(student, lesson, school, options, report)
     history = trainer.fit()
@@ -151,72 +112,48 @@ def fine_tune(model: ir.Model, lesson: Lesson, options: TrainingOptions, report:
     )
 
 
-@dataclass(frozen=True)
-class _School:
-    """Examples, and the teacher that they come from.
-
-    Attributes:
-        teacher: the float model.
-        train: examples to learn from.
-        validation: examples to choose by.
-        first: two of those to learn from, of the same shapes where there are such.
-    """
-
-    teacher: Teacher
-    train: Examples
-    validation: Examples
-    first: tuple[Example, Example]
-
-    @classmethod
-    def open(cls, lesson: Lesson, layers: Sequence[str]) -> _School:
-        """Load the float model, with ``layers`` as outputs."""
-        teacher = Teacher(lesson.source, layers, lesson.folder)
-
-        def teach(part: Part, labels: Labels | None) -> Iterator[Example]:
-            return teacher.teach(part.read_samples(teacher.inputs), labels)
-
-        def read_train() -> Iterator[Example]:
-            yield from teach(lesson.train, lesson.labels)
-            if lesson.synthetic is not None and lesson.loss_function is None:
-                yield from teach(lesson.synthetic, None)
-
-        train = Examples(read_train)
-        validation = Examples(lambda: teach(lesson.validation, lesson.labels))
-        return cls(teacher, train, validation, _first_examples(train))
-
-
 def _make_trainer(
-    student: Student, lesson: Lesson, school: _School, options: TrainingOptions, report: Report
+    student: Student, lesson: Lesson, school: School, options: TrainingOptions, report: Report
 ) -> Trainer | BlockwiseTrainer:
-    first = school.first
-    if not lesson.blockwise:
-        effort = student.measure_effort(first[0])
-        options = settle(options, samples=school.train.count, effort=effort)
-    outputs = _float_outputs(school.teacher, first[0], student)
+    outputs = _float_outputs(school.teacher, school.first[0], student)
     loss = _make_loss(lesson, outputs, list(islice(school.train.in_order(), UNIT_SAMPLES)))
-    if not lesson.blockwise:
-        mixtures = _make_mixtures(lesson, school.teacher, student)
-        return Trainer(
-            student=student,
-            train=school.train,
-            validation=school.validation,
-            outputs=outputs,
-            loss=loss,
-            options=options,
-            report=report,
-            mixtures=mixtures,
-            more=_mix_held_back(lesson, school, mixtures, options.seed),
-            save=_saver(lesson),
-            resumed=_load(lesson),
-        )
+    if lesson.blockwise:
+        return _make_blockwise_trainer(student, lesson, school, outputs, loss, options, report)
+    effort = student.measure_effort(school.first[0])
+    mixtures = _make_mixtures(lesson, school.teacher, student)
+    return Trainer(
+        student=student,
+        train=school.train,
+        validation=school.validation,
+        outputs=outputs,
+        loss=loss,
+        options=settle(options, samples=school.train.count, effort=effort),
+        report=report,
+        mixtures=mixtures,
+        more=_mix_held_back(lesson, school, mixtures, options.seed),
+        save=_saver(lesson),
+        resumed=_load(lesson),
+    )
+
+
+def _make_blockwise_trainer(
+    student: Student,
+    lesson: Lesson,
+    school: School,
+    outputs: Sequence[str],
+    loss: Loss,
+    options: TrainingOptions,
+    report: Report,
+) -> BlockwiseTrainer:
     with torch.no_grad():
         known = student.quantities.compute()
-    segments = cut_program(student.program, first[0].feeds, known, list_tensors(lesson.source))
+    feeds = school.first[0].feeds
+    segments = cut_program(student.program, feeds, known, list_tensors(lesson.source))
     if not segments:
         raise UsageError(
             "--blockwise: no place in this model where one tensor passes; leave it out"
         )
-    school = _School.open(lesson, [one.target for one in segments])
+    school = School.open(lesson, [one.target for one in segments])
     mixtures = _make_mixtures(lesson, school.teacher, student)
     train = school.train
     return BlockwiseTrainer(
@@ -247,7 +184,7 @@ def _make_mixtures(lesson: Lesson, teacher: Teacher, student: Student) -> Mixtur
 
 
 def _mix_held_back(
-    lesson: Lesson, school: _School, mixtures: Mixtures | None, seed: int
+    lesson: Lesson, school: School, mixtures: Mixtures | None, seed: int
 ) -> Examples | None:
     """Mixtures of the samples held back, where nothing but the float model says what is right."""
     if mixtures is None or lesson.labels is not None:
@@ -266,19 +203,6 @@ def _make_student(
     watched = tuple(inside[name] for name in lesson.layers)
     program = compile_model(model, trained=quantities.values, watched=watched, device=device)
     return Student(program, quantities, watched)
-
-
-def _first_examples(train: Examples) -> tuple[Example, Example]:
-    """The first example and the last one of the same shapes, which differs from it most surely."""
-    first: Example | None = None
-    second: Example | None = None
-    for example in train.in_order():
-        first = first or example
-        if example.signature == first.signature:
-            second = example
-    if first is None or second is None:
-        raise DataError("there are no samples to train on")
-    return first, second
 
 
 def _float_outputs(teacher: Teacher, example: Example, student: Student) -> tuple[str, ...]:

@@ -101,7 +101,7 @@ def settle(options: TrainingOptions, *, samples: int, effort: Effort) -> Trainin
 
     >>> few = settle(TrainingOptions(), samples=80, effort=Effort(1e6, 1000))
     >>> few.batch_size, few.epochs
-    (32, 334)
+    (32, 1000)
     >>> large = settle(TrainingOptions(), samples=80, effort=Effort(1e9))
     >>> large.batch_size, large.epochs
     (8, 63)

@@ -1,0 +1,99 @@
+"""What is learned, and the examples that it is learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from onnxq.comparison.labels import Labels
+from onnxq.errors import DataError
+from onnxq.samples import Part
+from onnxq.training.examples import Example, Examples
+from onnxq.training.teacher import Teacher
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """What to learn, and from what.
+
+    Attributes:
+        source: the float model.
+        folder: for copies of it.
+        train: samples to learn from.
+        validation: samples to choose by.
+        synthetic: more to learn from, which have no labels; None for none.
+        labels: classes; None to learn from the float model alone.
+        loss_function: 'module:function' of the user; None for the losses above.
+        layers: tensors inside that are compared, too; they have the same name on both sides.
+        bits: of weights.
+        float_model: simplified, whose weights the integers came from; None if it is not known.
+        checkpoint: file to write after each validation, and to go on from; None for none.
+        resume: whether to go on from it.
+        blockwise: block after block instead of all at once.
+        fingerprint: of everything that the steps depend on.
+    """
+
+    source: Path
+    folder: Path
+    train: Part
+    validation: Part
+    synthetic: Part | None = None
+    labels: Labels | None = None
+    loss_function: str | None = None
+    layers: tuple[str, ...] = ()
+    bits: int = 8
+    float_model: ir.Model | None = None
+    checkpoint: Path | None = None
+    resume: bool = False
+    blockwise: bool = False
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class School:
+    """Examples, and the teacher that they come from.
+
+    Attributes:
+        teacher: the float model.
+        train: examples to learn from.
+        validation: examples to choose by.
+        first: two of those to learn from, of the same shapes where there are such.
+    """
+
+    teacher: Teacher
+    train: Examples
+    validation: Examples
+    first: tuple[Example, Example]
+
+    @classmethod
+    def open(cls, lesson: Lesson, layers: Sequence[str]) -> School:
+        """Load the float model, with ``layers`` as outputs."""
+        teacher = Teacher(lesson.source, layers, lesson.folder)
+
+        def teach(part: Part, labels: Labels | None) -> Iterator[Example]:
+            return teacher.teach(part.read_samples(teacher.inputs), labels)
+
+        def read_train() -> Iterator[Example]:
+            yield from teach(lesson.train, lesson.labels)
+            if lesson.synthetic is not None and lesson.loss_function is None:
+                yield from teach(lesson.synthetic, None)
+
+        train = Examples(read_train)
+        validation = Examples(lambda: teach(lesson.validation, lesson.labels))
+        return cls(teacher, train, validation, _find_first(train))
+
+
+def _find_first(train: Examples) -> tuple[Example, Example]:
+    """The first example and the last one of the same shapes, which differs from it most surely."""
+    first: Example | None = None
+    second: Example | None = None
+    for example in train.in_order():
+        first = first or example
+        if example.signature == first.signature:
+            second = example
+    if first is None or second is None:
+        raise DataError("there are no samples to train on")
+    return first, second
