@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,41 @@ def test_fewer_bits_than_a_type_has(folder: Path, bits: int) -> None:
         assert one.max() < 2 ** (bits - 1)
 
 
+def test_few_bits_start_from_what_synthetic_samples_make_better(folder: Path) -> None:
+    plain = train(folder, init=None, bits_weights=4, accuracy="balanced", synthetic=0)
+    tuned = train(folder, init=None, bits_weights=4, accuracy="balanced", force=True)
+    assert plain.synthetic == 0
+    assert plain.retuned_sqnr_db == plain.start_sqnr_db == tuned.start_sqnr_db
+    assert tuned.synthetic == 256
+    assert tuned.retuned_sqnr_db is not None
+    assert tuned.start_sqnr_db is not None
+    assert tuned.retuned_sqnr_db >= tuned.start_sqnr_db
+    assert tuned.tuned.samples == (12 + 256, 3)
+    assert tuned.to_json()["synthetic_samples"] == 256
+
+
+def test_synthetic_samples_that_mislead_leave_the_start_as_it_was(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The case that is built to overfit: layers tuned on numbers that no sample has."""
+
+    def mislead(*_: object, **__: object) -> Iterator[dict[str, Any]]:
+        generator = np.random.default_rng(0)
+        for _at in range(64):
+            yield {"x": generator.standard_cauchy((1, 24, 8, 8)).astype(np.float32) * 1e3}
+
+    monkeypatch.setattr("onnxq.training.synthesis.Synthesizer.make", mislead)
+    options = {"init": None, "bits_weights": 4, "accuracy": "balanced", "learning_rate": 1e4}
+    result = train(folder, **options)
+    assert result.synthetic == 64
+    assert result.retuned_sqnr_db == result.start_sqnr_db == result.sqnr_db
+
+
+def test_eight_bits_do_without_synthetic_samples(folder: Path) -> None:
+    assert train(folder, init=None, accuracy="fast").synthetic == 0
+    assert train(folder, synthetic=3, force=True).synthetic == 3
+
+
 def test_samples_of_their_own_to_choose_by(folder: Path) -> None:
     save_samples(samples(4), folder / "val")
     result = train(folder, val=folder / "val")
@@ -157,6 +193,7 @@ def test_it_goes_on_from_a_checkpoint(folder: Path) -> None:
         pytest.param({"loss": "a:b", "distill_layers": ["a"]}, "whole loss", id="two losses"),
         pytest.param({"distill_layers": ["nix"]}, "no such tensor", id="no such layer"),
         pytest.param({"device": "tpu"}, "choose from auto, cpu, cuda", id="no such device"),
+        pytest.param({"synthetic": -1}, "give 0, for none", id="fewer than no samples"),
         pytest.param({"epochs": 0}, "give 1 or more", id="no epochs"),
         pytest.param({"learning_rate": 0.0}, "above 0", id="no rate"),
         pytest.param({"batch_size": 0}, "give 1 or more", id="no batch"),

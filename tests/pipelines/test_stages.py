@@ -12,6 +12,7 @@ import pytest
 
 import onnxq
 from onnxq.algorithms.recipe import Recipe
+from onnxq.algorithms.visits import LayerChange, LayerSample, Visit
 from onnxq.errors import ExecutionError, UsageError
 from onnxq.pipelines import improve, stages
 from onnxq.pipelines.stages import Stage, StageReport
@@ -173,6 +174,30 @@ def test_sweeps_look_at_as_many_samples_as_they_may(
     # From all over: of two that follow each other at most a double share is left out.
     gaps = np.diff([learnt.index(int(one)) for one in (*seen, learnt[-1])])
     assert gaps.max() <= -(-len(learnt) // MOST_SAMPLES)
+
+
+def test_extra_samples_tune_layers_and_choose_no_range(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, int] = {}
+
+    def count(name: str) -> Visit:
+        def visit(sample: LayerSample) -> LayerChange:
+            seen[name] = len(set(sample.floats.samples.tolist()))
+            return LayerChange()
+
+        return visit
+
+    def look(workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
+        part = workshop.part
+        more = replace(workshop, extra=part)
+        more.sweep(recipe, {"tuned": count("tuned")}, "")
+        more.sweep(recipe, {"ranges": count("ranges")}, "", uses_extra=False)
+        return {}
+
+    _use(monkeypatch, Stage("look", look))
+    quantize_static(MODEL, tmp_path, images(10), accuracy="best")
+    assert seen["tuned"] == 2 * seen["ranges"] > 0
 
 
 def test_every_level_runs_where_nothing_is_integer(tmp_path: Path) -> None:

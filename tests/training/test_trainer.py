@@ -43,6 +43,7 @@ def make_trainer(
     report: Callable[[Status], None] = lambda _status: None,
     save: Callable[[dict[str, Any]], None] | None = None,
     resumed: dict[str, Any] | None = None,
+    more: Examples | None = None,
 ) -> Trainer:
     model = load()
     quantities = bind(model)
@@ -60,6 +61,7 @@ def make_trainer(
         report=report,
         save=save,
         resumed=resumed,
+        more=more,
     )
 
 
@@ -179,3 +181,13 @@ def test_a_time_limit_ends_the_schedule_and_not_only_the_steps() -> None:
     # At the end of the time the cosine is over, though a hundred thousand steps were planned.
     assert moved[0] > 0
     assert moved[1] < 1e-6 * moved[0]
+
+
+def test_what_is_chosen_by_counts_each_example_alike_and_sqnr_the_samples_alone() -> None:
+    others = teach(12, 16)
+    alone, with_more = make_trainer(), make_trainer(more=Examples(lambda: iter(others)))
+    sqnr_db, loss = alone._measure()
+    _, loss_of_others = alone._measure_on(Examples(lambda: iter(others)))
+    measured_db, both = with_more._measure()
+    assert measured_db == sqnr_db
+    assert both == pytest.approx((4 * loss + 12 * loss_of_others) / 16)
