@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional
 
 from onnxq.training.examples import Arrays
-from onnxq.training.interpreter import run
+from onnxq.training.interpreter import NodeError, run
 from onnxq.training.mixtures import mix
 from onnxq.training.program import Program
 from onnxq.training.tensors import Array, to_numpy
@@ -121,10 +121,11 @@ class Synthesizer:
         for _ in range(STEPS):
             shift = tuple(generator.uniform(-LARGEST_SHIFT, LARGEST_SHIFT, 2))
             moved = {name: _move(one, shift).requires_grad_() for name, one in real.items()}
-            output = run(self.program, {**feeds, **moved})[chosen]
-            gradients = torch.autograd.grad(
-                _pick(output, places), tuple(moved.values()), allow_unused=True
+            gradients = self._find_gradients(
+                {**feeds, **moved}, tuple(moved.values()), chosen, places
             )
+            if gradients is None:
+                break
             for (name, one), gradient in zip(moved.items(), gradients, strict=True):
                 stepped = one.detach()
                 if gradient is not None:
@@ -136,6 +137,24 @@ class Synthesizer:
             name: np.split(to_numpy(one).astype(batch[0][name].dtype), len(batch))
             for name, one in real.items()
         }
+
+    def _find_gradients(
+        self,
+        feeds: Mapping[str, Array | torch.Tensor],
+        inputs: Sequence[torch.Tensor],
+        chosen: str,
+        places: Array,
+    ) -> Sequence[torch.Tensor | None] | None:
+        """In which direction an output grows; None where none reaches the inputs."""
+        try:
+            wanted = _pick(run(self.program, feeds)[chosen], places)
+        except NodeError:
+            # Not every model takes all that is near a sample.
+            return None
+        if not wanted.requires_grad:
+            # Something like an ArgMax is between.
+            return None
+        return torch.autograd.grad(wanted, tuple(inputs), allow_unused=True)
 
 
 def _vary_one(pool: Sequence[Arrays], generator: np.random.Generator) -> dict[str, Array]:

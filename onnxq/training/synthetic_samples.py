@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxq.errors import UnsupportedModelError
+from onnxq.errors import DataError, UnsupportedModelError
 from onnxq.samples import Part
 from onnxq.training.device import choose_device
-from onnxq.training.examples import Example
+from onnxq.training.examples import KEPT_BYTES, Example
 from onnxq.training.options import TrainingOptions
 from onnxq.training.program import compile_model
 from onnxq.training.quantities import Quantities
@@ -67,26 +67,35 @@ def write_synthetic_samples(
     except UnsupportedModelError:
         return 0
     teacher = Teacher(source, (), folder)
-    pool = [dict(one.feeds) for one in islice(part.read_samples(teacher.inputs), POOL)]
-    first, last = (
-        Example("", feeds, targets)
-        for feeds, targets in zip(
-            (pool[0], pool[-1]), teacher.answer((pool[0], pool[-1]), together=False), strict=True
-        )
-    )
+    pool = _read_pool(teacher, part)
+    first = pool[0]
     outputs = [name for name, one in first.targets.items() if one.dtype.kind == "f" and one.ndim]
     if not outputs:
         return 0
     student = Student(program, Quantities(()))
-    student.try_stacking(first, last)
+    student.try_stacking(first, pool[-1])
     operations = STEPS * student.measure_effort(first).of_step(1)
     count = wanted or min(MOST_SAMPLES, int(MOST_OPERATIONS / operations))
     synthesizer = Synthesizer(
         program=program, outputs=outputs, stacks=student.stacks, seed=options.seed
     )
     written = 0
-    for feeds in track(synthesizer.make(pool, count), count):
+    for feeds in track(synthesizer.make([one.feeds for one in pool], count), count):
         arrays: dict[str, Any] = dict(feeds)
         np.savez(folder / f"synthetic-{written:04d}.npz", **arrays)
         written += 1
     return written
+
+
+def _read_pool(teacher: Teacher, part: Part) -> list[Example]:
+    """The first samples, as many as fit in memory."""
+    pool: list[Example] = []
+    size_bytes = 0
+    for example in islice(teacher.teach(part.read_samples(teacher.inputs), None), POOL):
+        pool.append(example)
+        size_bytes += example.size_bytes
+        if size_bytes > KEPT_BYTES:
+            break
+    if not pool:
+        raise DataError(f"{part.label}: there are no samples to begin at")
+    return pool

@@ -105,6 +105,20 @@ def test_integers_and_masks_are_those_of_a_sample() -> None:
             assert any(np.array_equal(one[name], other[name]) for other in pool)
 
 
+def test_an_output_that_no_gradient_reaches_leaves_variations(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(synthesis, "UNCHANGED", 0.0)
+    model = make_model(
+        "a = ArgMax<axis = 1>(x)  y = Cast<to = 1>(a)", "float[N, 32] x", "float[N, 1] y"
+    )
+    rng = np.random.default_rng(0)
+    pool = [{"x": rng.standard_normal((1, 32)).astype(np.float32)} for _ in range(3)]
+    made = make(compile_model(ir.from_proto(model)), pool, 4)
+    assert len(made) == 4
+    assert all(np.isfinite(one["x"]).all() for one in made)
+
+
 def test_nothing_is_made_of_integers_alone() -> None:
     model = make_model("y = Cast<to = 1>(ids)", "int64[N, 32] ids", "float[N, 32] y")
     pool = [{"ids": np.arange(32)[None]}]
