@@ -90,9 +90,7 @@ def enlarge(
         seed: of the mixtures.
         kept_bytes: that all of them may take.
     """
-    first = next(iter(examples.in_order()), None)
-    affordable = 0 if first is None else int(kept_bytes / max(1, first.size_bytes))
-    wanted = min(ENLARGED, affordable) - examples.count
+    wanted = min(ENLARGED, _count_affordable(examples, kept_bytes)) - examples.count
     if wanted <= 0:
         return examples
 
@@ -112,10 +110,14 @@ def mix_all(examples: Examples, mixtures: Mixtures, *, count: int, seed: int) ->
         count: how many, where they fit in memory.
         seed: of the mixtures.
     """
+    whole, most = replace(mixtures, share=1.0), min(count, _count_affordable(examples, KEPT_BYTES))
+    return Examples(lambda: islice(_mix_forever(examples, whole, seed), most))
+
+
+def _count_affordable(examples: Examples, kept_bytes: int) -> int:
+    """How many of their kind fit in memory."""
     first = next(iter(examples.in_order()), None)
-    affordable = 0 if first is None else int(KEPT_BYTES / max(1, first.size_bytes))
-    whole = replace(mixtures, share=1.0)
-    return Examples(lambda: islice(_mix_forever(examples, whole, seed), min(count, affordable)))
+    return 0 if first is None else int(kept_bytes / max(1, first.size_bytes))
 
 
 def _mix_forever(examples: Examples, mixtures: Mixtures, seed: int) -> Iterator[Example]:

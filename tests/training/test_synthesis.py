@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -141,15 +142,16 @@ def test_views_differ() -> None:
     assert all(not np.array_equal(views[0], other) for other in views[1:])
 
 
-def write(tmp_path: Path, *, wanted: int | None) -> tuple[int, Path]:
-    source = save(network(), tmp_path / "net.onnx")
-    save_samples(samples(6), tmp_path / "samples")
+def write(
+    tmp_path: Path, model: onnx.ModelProto, pool: list[dict[str, Array]], *, wanted: int | None
+) -> tuple[int, Path]:
+    source = save(model, tmp_path / "net.onnx")
+    save_samples(pool, tmp_path / "samples")
     part = Part(open_samples(tmp_path / "samples", options=SampleOptions()), None, "samples")
     folder = tmp_path / "made"
     folder.mkdir()
-    model = ir.from_proto(network())
     count = write_synthetic_samples(
-        model,
+        ir.from_proto(model),
         source,
         part,
         folder,
@@ -161,7 +163,7 @@ def write(tmp_path: Path, *, wanted: int | None) -> tuple[int, Path]:
 
 
 def test_samples_are_written_as_files_that_can_be_read_again(tmp_path: Path) -> None:
-    count, folder = write(tmp_path, wanted=5)
+    count, folder = write(tmp_path, network(), samples(6), wanted=5)
     assert count == 5
     assert len(sorted(folder.glob("*.npz"))) == 5
     with np.load(folder / "synthetic-0000.npz") as arrays:
@@ -170,16 +172,6 @@ def test_samples_are_written_as_files_that_can_be_read_again(tmp_path: Path) -> 
 
 def test_none_are_written_for_a_model_that_the_engine_cannot_run(tmp_path: Path) -> None:
     model = make_model("y = Hardmax(x)", "float[N, 8] x", "float[N, 8] y")
-    source = save(model, tmp_path / "net.onnx")
-    save_samples([{"x": np.ones((1, 8), np.float32)}], tmp_path / "samples")
-    part = Part(open_samples(tmp_path / "samples", options=SampleOptions()), None, "samples")
-    count = write_synthetic_samples(
-        ir.from_proto(model),
-        source,
-        part,
-        tmp_path,
-        options=TrainingOptions(),
-        wanted=None,
-        track=lambda one, _: one,
-    )
+    count, folder = write(tmp_path, model, [{"x": np.ones((1, 8), np.float32)}], wanted=None)
     assert count == 0
+    assert list(folder.iterdir()) == []
