@@ -16,9 +16,10 @@ from onnxq.pipelines.calibrate import Progress
 from onnxq.pipelines.common import choose_destination, pass_through
 from onnxq.pipelines.conflicts import Kind, Reading, Writing, list_readings, refuse_conflicts
 from onnxq.pipelines.publishing import publish_verified
+from onnxq.pipelines.qat_judging import Judge, Likeness
 from onnxq.pipelines.qat_options import LessonOptions, StartOptions
 from onnxq.pipelines.qat_result import TrainingResult
-from onnxq.pipelines.qat_starting import Start, Starter, measure_sqnr_db
+from onnxq.pipelines.qat_starting import Start, Starter
 from onnxq.runtime.damage import explain_damage
 from onnxq.runtime.memory import refuse_beyond_memory
 from onnxq.runtime.session import Session
@@ -126,12 +127,13 @@ class _Job:
         work = staged.staged_path.parent / "work"
         work.mkdir()
         starter = self._starter(work)
+        judge = starter.judge
         begun = starter.make()
         file = load_model(begun.path)
         tuned = self._train(file.model, starter, begun)
         write_model(file, staged, force=force, in_place=in_place)
-        trained_db = self._measure(staged.staged_path, starter.held_back)
-        kept = tuned.history.gained and self._is_better(begun.sqnr_db, trained_db)
+        trained = judge.measure(staged.staged_path)
+        kept = tuned.history.gained and self._is_better(trained, begun.likeness)
         if tuned.history.gained and not kept:
             write_model(load_model(begun.path), staged, force=True, in_place=in_place)
         refuse_changed(file)
@@ -141,16 +143,16 @@ class _Job:
             output=staged.path,
             start=str(self.start.init or "static"),
             start_result=begun.result,
-            start_sqnr_db=begun.baseline_db,
-            retuned_sqnr_db=begun.sqnr_db,
-            sqnr_db=trained_db if kept else begun.sqnr_db,
+            baseline=begun.baseline,
+            begun=begun.likeness,
+            reached=trained if kept else begun.likeness,
             synthetic=begun.synthetic_count,
             tuned=tuned,
             kept=kept,
             float_size_bytes=self.file.size_bytes,
             size_bytes=staged.size_bytes(),
-            verification=self._verify(staged, starter.held_back),
-            notes=self._notes(tuned, kept=kept, start_db=begun.sqnr_db),
+            verification=self._verify(staged, judge.held_back),
+            notes=self._notes(tuned, kept=kept, start_db=begun.likeness.held_back_db),
         )
 
     def _starter(self, work: Path) -> Starter:
@@ -158,10 +160,13 @@ class _Job:
             held_back = verification_part(self.train, Session(self.source).inputs)
         else:
             held_back = Part(self.validation, None, self.validation.label)
+        folder = work / "variants"
+        folder.mkdir()
+        seed = self.training.seed
         return Starter(
             source=self.source,
             samples=self.train,
-            held_back=held_back,
+            judge=Judge.prepare(self.source, held_back, folder, seed=seed, progress=self.progress),
             start=self.start,
             training=self.training,
             keep_metadata=self.keep_metadata,
@@ -180,7 +185,8 @@ class _Job:
             train=Part(self.train, None, self.train.label)
             if is_whole
             else calibration_part(self.train),
-            validation=starter.held_back,
+            validation=starter.judge.held_back,
+            variants=starter.judge.variants,
             synthetic=begun.synthetic,
             labels=self._labels(),
             loss_function=self.lesson.loss,
@@ -216,17 +222,17 @@ class _Job:
         total.update(repr(facts).encode())
         return total.hexdigest()
 
-    def _measure(self, path: Path, held_back: Part) -> float | None:
-        return measure_sqnr_db(self.source, path, held_back, self.progress)
-
-    def _is_better(self, start_db: float | None, trained_db: float | None) -> bool:
-        """Whether the file is better, too, and not only the simulation.
+    def _is_better(self, trained: Likeness, begun: Likeness) -> bool:
+        """Whether the file is better, too, and not only the simulation; on no samples worse.
 
         A loss of the user or of labels may cost likeness to the float model.
         """
         if self.lesson.loss is not None or self.lesson.labels is not None:
             return True
-        return start_db is None or (trained_db is not None and trained_db > start_db)
+        before, after = begun.held_back_db, trained.held_back_db
+        if before is None:
+            return True
+        return after is not None and after >= before and trained.is_better_than(begun)
 
     def _verify(self, staged: Output, held_back: Part) -> Verification:
         return verify(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxq.pipelines.common import QuantizationResult
+from onnxq.pipelines.qat_judging import Likeness
 from onnxq.verification import Verification
 
 if TYPE_CHECKING:
@@ -23,11 +24,9 @@ class TrainingResult:
         output: where the trained model is.
         start: what training started from: 'static' or a path.
         start_result: of static mode; None for a given start.
-        start_sqnr_db: of what static mode makes of the given samples, or of the given start, run by
-            onnxruntime on the samples held back.
-        retuned_sqnr_db: of what training starts from, likewise; more where it was tuned on
-            synthetic samples, too.
-        sqnr_db: of the result, likewise.
+        baseline: likeness of what static mode makes of the given samples, or of the given start.
+        begun: of what training starts from; another where it was tuned on synthetic samples, too.
+        reached: of the result.
         synthetic: how many samples the float model made up.
         tuned: the training.
         kept: whether the result is the trained model; otherwise it is the start.
@@ -41,9 +40,9 @@ class TrainingResult:
     output: Path
     start: str
     start_result: QuantizationResult | None
-    start_sqnr_db: float | None
-    retuned_sqnr_db: float | None
-    sqnr_db: float | None
+    baseline: Likeness
+    begun: Likeness
+    reached: Likeness
     synthetic: int
     tuned: Tuned
     kept: bool
@@ -66,9 +65,12 @@ class TrainingResult:
             "source": str(self.source),
             "output": str(self.output),
             "start": self.start,
-            "start_sqnr_db": self.start_sqnr_db,
-            "retuned_sqnr_db": self.retuned_sqnr_db,
-            "sqnr_db": self.sqnr_db,
+            "start_sqnr_db": self.baseline.held_back_db,
+            "retuned_sqnr_db": self.begun.held_back_db,
+            "sqnr_db": self.reached.held_back_db,
+            "start_variants_sqnr_db": self.baseline.variants_db,
+            "retuned_variants_sqnr_db": self.begun.variants_db,
+            "variants_sqnr_db": self.reached.variants_db,
             "synthetic_samples": self.synthetic,
             "kept": self.kept,
             "float_size_bytes": self.float_size_bytes,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,14 +11,13 @@ from onnxq.graph.files import load_model
 from onnxq.graph.output import Output, write_model
 from onnxq.pipelines.calibrate import Progress
 from onnxq.pipelines.common import QuantizationResult, prepare_model
+from onnxq.pipelines.qat_judging import Judge, Likeness
 from onnxq.pipelines.qat_options import StartOptions
 from onnxq.pipelines.qat_start import refuse_stranger
 from onnxq.pipelines.static import run_static
 from onnxq.plan import DynamicOptions
-from onnxq.runtime.session import Session
 from onnxq.samples import Part, SampleOptions, Samples, calibration_part, open_samples
 from onnxq.training.options import TrainingOptions
-from onnxq.verification.comparison import Comparison
 
 SYNTHETIC_LABEL = "synthetic samples"
 
@@ -31,16 +29,15 @@ class Start:
     Attributes:
         path: of the model.
         result: of static mode; None for a given start.
-        baseline_db: SQNR on the samples held back of what static mode makes of the given samples,
-            or of the given start.
-        sqnr_db: of the model itself.
+        baseline: likeness of what static mode makes of the given samples, or of the given start.
+        likeness: of the model itself.
         synthetic: samples that the float model made up; None for none.
     """
 
     path: Path
     result: QuantizationResult | None
-    baseline_db: float | None
-    sqnr_db: float | None
+    baseline: Likeness
+    likeness: Likeness
     synthetic: Part | None = None
 
     @property
@@ -56,7 +53,7 @@ class Starter:
     Attributes:
         source: the float model.
         samples: to learn from.
-        held_back: to choose by.
+        judge: says which start is better.
         start: what the user asks for.
         training: device and seed.
         keep_metadata: as in the other modes.
@@ -66,7 +63,7 @@ class Starter:
 
     source: Path
     samples: Samples
-    held_back: Part
+    judge: Judge
     start: StartOptions
     training: TrainingOptions
     keep_metadata: bool
@@ -83,31 +80,31 @@ class Starter:
             return self._take(self.start.init)
         synthetic = self._synthesize()
         result, path = self._quantize("start", None)
-        baseline_db = self._measure(path)
+        baseline = self.judge.measure(path)
         plain = Start(
             path=path,
             result=result,
-            baseline_db=baseline_db,
-            sqnr_db=baseline_db,
+            baseline=baseline,
+            likeness=baseline,
             synthetic=synthetic,
         )
         if synthetic is None:
             return plain
         result, path = self._quantize("start-synthetic", synthetic)
-        found = self._measure(path)
-        if baseline_db is None or found is None or found <= baseline_db:
+        found = self.judge.measure(path)
+        if not found.is_better_than(baseline):
             return plain
-        return replace(plain, path=path, result=result, sqnr_db=found)
+        return replace(plain, path=path, result=result, likeness=found)
 
     def _take(self, path: Path) -> Start:
         """A model of the user, if it is a form of the float model."""
         refuse_stranger(load_model(path).model, path, self.simplify(), self.source)
-        found = self._measure(path)
+        found = self.judge.measure(path)
         return Start(
             path=path,
             result=None,
-            baseline_db=found,
-            sqnr_db=found,
+            baseline=found,
+            likeness=found,
             synthetic=self._synthesize(),
         )
 
@@ -168,28 +165,3 @@ class Starter:
         narrowed = Output(path, folder / path.name)
         write_model(file, narrowed, force=True)
         return narrowed.staged_path
-
-    def _measure(self, path: Path) -> float | None:
-        return measure_sqnr_db(self.source, path, self.held_back, self.progress)
-
-
-def measure_sqnr_db(source: Path, path: Path, held_back: Part, progress: Progress) -> float | None:
-    """The mean SQNR of the float outputs of a model as onnxruntime runs it.
-
-    Args:
-        source: the float model.
-        path: of the other one.
-        held_back: samples.
-        progress: shows it.
-
-    Returns:
-        None where there is no such output, or all are identical.
-    """
-    reference = Session(source, lean=True)
-    comparison = Comparison(reference, Session(path, lean=True))
-    track = progress("comparing")
-    for feeds in track(held_back.read(reference.inputs), held_back.count):
-        comparison.add(feeds, reference.run(feeds))
-    found = [one.sqnr_db for one in comparison.results() if one.sqnr_db is not None]
-    finite = [one for one in found if math.isfinite(one)]
-    return sum(finite) / len(finite) if finite else None

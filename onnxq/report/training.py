@@ -13,6 +13,7 @@ from rich.table import Table
 
 from onnxq.errors import UsageError
 from onnxq.graph.output import write_whole
+from onnxq.pipelines.qat_judging import Likeness
 from onnxq.pipelines.qat_result import TrainingResult
 from onnxq.report.files import check_report_folder
 from onnxq.report.text import format_bytes, print_verification
@@ -57,19 +58,25 @@ def describe_training(result: TrainingResult) -> list[str]:
         f"learning rate: {history.factor:g} times the usual one"
         + (" (found in a trial)" if history.trials else ""),
     ]
-    if result.start_sqnr_db is not None and result.sqnr_db is not None:
-        gain = result.sqnr_db - result.start_sqnr_db
-        lines.append(
-            f"on samples held back, run by onnxruntime: {result.start_sqnr_db:.2f} dB from "
-            f"{result.start} ->{_describe_retuning(result)} {result.sqnr_db:.2f} dB ({gain:+.2f})"
-        )
-    return lines
+    on = "on samples held back, run by onnxruntime"
+    lines += _describe_likeness(result, on, lambda one: one.held_back_db)
+    return lines + _describe_likeness(result, "on variants of them", lambda one: one.variants_db)
 
 
-def _describe_retuning(result: TrainingResult) -> str:
-    if result.retuned_sqnr_db is None or result.retuned_sqnr_db == result.start_sqnr_db:
-        return ""
-    return f" {result.retuned_sqnr_db:.2f} dB tuned on {result.synthetic} synthetic samples, too ->"
+def _describe_likeness(
+    result: TrainingResult, on: str, measure: Callable[[Likeness], float | None]
+) -> list[str]:
+    """From where, by which way, to where; nothing where that is not known."""
+    start, begun, reached = map(measure, (result.baseline, result.begun, result.reached))
+    if start is None or begun is None or reached is None:
+        return []
+    retuned = ""
+    if result.begun != result.baseline:
+        retuned = f" {begun:.2f} dB tuned on {result.synthetic} synthetic samples, too ->"
+    return [
+        f"{on}: {start:.2f} dB from {result.start} ->{retuned} {reached:.2f} dB "
+        f"({reached - start:+.2f})"
+    ]
 
 
 def check_training_report(path: Path) -> None:

@@ -17,11 +17,11 @@ from onnxq.training.blocks import cut_program
 from onnxq.training.blockwise import BlockwiseTrainer
 from onnxq.training.checkpoints import load_checkpoint, save_checkpoint
 from onnxq.training.device import choose_device
-from onnxq.training.examples import Example, Examples
+from onnxq.training.examples import Example
 from onnxq.training.history import History, Report
 from onnxq.training.losses import CrossEntropy, Distillation, FunctionLoss, Loss
 from onnxq.training.masters import find_masters
-from onnxq.training.mixtures import SHARE, SHARE_BESIDE_LABELS, Mixtures, enlarge, mix_all
+from onnxq.training.mixtures import SHARE, SHARE_BESIDE_LABELS, Mixtures, enlarge
 from onnxq.training.options import TrainingOptions, settle
 from onnxq.training.program import compile_model
 from onnxq.training.quantities import Quantities
@@ -33,9 +33,6 @@ from onnxq.training.writing import write_back
 
 UNIT_SAMPLES = 64
 """From which the unit of the loss is found."""
-
-CHOSEN_BY = 64
-"""Mixtures of the samples held back, besides these themselves."""
 
 LAYER_SHARE = 0.5
 """Of the loss, all layers inside together; the other half is that of the outputs."""
@@ -120,7 +117,6 @@ def _make_trainer(
     if lesson.blockwise:
         return _make_blockwise_trainer(student, lesson, school, outputs, loss, options, report)
     effort = student.measure_effort(school.first[0])
-    mixtures = _make_mixtures(lesson, school.teacher, student)
     return Trainer(
         student=student,
         train=school.train,
@@ -129,8 +125,8 @@ def _make_trainer(
         loss=loss,
         options=settle(options, samples=school.train.count, effort=effort),
         report=report,
-        mixtures=mixtures,
-        more=_mix_held_back(lesson, school, mixtures, options.seed),
+        mixtures=_make_mixtures(lesson, school.teacher, student),
+        more=school.variants,
         save=_saver(lesson),
         resumed=_load(lesson),
     )
@@ -181,16 +177,6 @@ def _make_mixtures(lesson: Lesson, teacher: Teacher, student: Student) -> Mixtur
         return None
     share = SHARE if lesson.labels is None else SHARE_BESIDE_LABELS
     return Mixtures(lambda feeds: teacher.answer(feeds, together=student.stacks), share)
-
-
-def _mix_held_back(
-    lesson: Lesson, school: School, mixtures: Mixtures | None, seed: int
-) -> Examples | None:
-    """Mixtures of the samples held back, where nothing but the float model says what is right."""
-    if mixtures is None or lesson.labels is not None:
-        return None
-    mixed = mix_all(school.validation, mixtures, count=CHOSEN_BY, seed=seed)
-    return mixed if mixed.count else None
 
 
 def _make_student(

@@ -101,19 +101,6 @@ def enlarge(
     return Examples(read, kept_bytes=kept_bytes)
 
 
-def mix_all(examples: Examples, mixtures: Mixtures, *, count: int, seed: int) -> Examples:
-    """Mixtures alone, which stay the same.
-
-    Args:
-        examples: samples to mix.
-        mixtures: makes new ones of them.
-        count: how many, where they fit in memory.
-        seed: of the mixtures.
-    """
-    whole, most = replace(mixtures, share=1.0), min(count, _count_affordable(examples, KEPT_BYTES))
-    return Examples(lambda: islice(_mix_forever(examples, whole, seed), most))
-
-
 def _count_affordable(examples: Examples, kept_bytes: int) -> int:
     """How many of their kind fit in memory."""
     first = next(iter(examples.in_order()), None)

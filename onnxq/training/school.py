@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import onnx_ir as ir
@@ -24,6 +25,7 @@ class Lesson:
         folder: for copies of it.
         train: samples to learn from.
         validation: samples to choose by.
+        variants: of these, to choose by besides; None for none.
         synthetic: more to learn from, which have no labels; None for none.
         labels: classes; None to learn from the float model alone.
         loss_function: 'module:function' of the user; None for the losses above.
@@ -40,6 +42,7 @@ class Lesson:
     folder: Path
     train: Part
     validation: Part
+    variants: Part | None = None
     synthetic: Part | None = None
     labels: Labels | None = None
     loss_function: str | None = None
@@ -60,12 +63,14 @@ class School:
         teacher: the float model.
         train: examples to learn from.
         validation: examples to choose by.
+        variants: of these, where nothing but the float model says what is right; else None.
         first: two of those to learn from, of the same shapes where there are such.
     """
 
     teacher: Teacher
     train: Examples
     validation: Examples
+    variants: Examples | None
     first: tuple[Example, Example]
 
     @classmethod
@@ -83,7 +88,10 @@ class School:
 
         train = Examples(read_train)
         validation = Examples(lambda: teach(lesson.validation, lesson.labels))
-        return cls(teacher, train, validation, _find_first(train))
+        variants = None
+        if lesson.variants is not None and lesson.labels is None and lesson.loss_function is None:
+            variants = Examples(partial(teach, lesson.variants, None))
+        return cls(teacher, train, validation, variants, _find_first(train))
 
 
 def _find_first(train: Examples) -> tuple[Example, Example]:

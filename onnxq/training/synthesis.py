@@ -18,11 +18,10 @@ from torch.nn import functional
 
 from onnxq.training.examples import Arrays
 from onnxq.training.interpreter import NodeError, run
-from onnxq.training.mixtures import mix
 from onnxq.training.program import Program
 from onnxq.training.tensors import Array, to_numpy
-from onnxq.training.variations import is_graded, vary
-from onnxq.training.views import draw_view, is_picture
+from onnxq.training.variants import draw_variants
+from onnxq.training.variations import is_graded
 
 STEPS = 10
 """Of one sample. After these most classifiers are sure of what was asked for."""
@@ -31,7 +30,7 @@ WEAKEST_STEP, STRONGEST_STEP = 0.04, 0.12
 """Length of a step, in standard deviations of the input."""
 
 UNCHANGED = 0.3
-"""Share of the samples that stay the variations that they begin as: what is made up has other
+"""Share of the samples that stay the variants that they begin as: what is made up has other
 means than what is real, and biases are found on both."""
 
 TOGETHER = 8
@@ -84,7 +83,7 @@ class Synthesizer:
         made = 0
         while graded and made < count:
             size = min(TOGETHER, count - made) if self.stacks else 1
-            batch = self._begin(pool, size, generator)
+            batch = draw_variants(pool, size, generator)
             made += size
             if generator.random() < UNCHANGED:
                 yield from batch
@@ -92,15 +91,6 @@ class Synthesizer:
             climbed = self._climb(batch, limits, generator)
             for at, begun in enumerate(batch):
                 yield {**begun, **{name: one[at] for name, one in climbed.items()}}
-
-    def _begin(
-        self, pool: Sequence[Arrays], size: int, generator: np.random.Generator
-    ) -> list[dict[str, Array]]:
-        """Variations of samples of one shape."""
-        leader = pool[int(generator.integers(len(pool)))]
-        shapes = {name: array.shape for name, array in leader.items()}
-        fitting = [one for one in pool if shapes == {name: a.shape for name, a in one.items()}]
-        return [_vary_one(fitting, generator) for _ in range(size)]
 
     def _climb(
         self,
@@ -155,19 +145,6 @@ class Synthesizer:
             # Something like an ArgMax is between.
             return None
         return torch.autograd.grad(wanted, tuple(inputs), allow_unused=True)
-
-
-def _vary_one(pool: Sequence[Arrays], generator: np.random.Generator) -> dict[str, Array]:
-    first, second = (pool[int(generator.integers(len(pool)))] for _ in range(2))
-    if not any(is_picture(array) and is_graded(array) for array in first.values()):
-        varied = vary(first, generator), vary(second, generator)
-        return mix(*varied, weight=float(generator.random()))
-    begun = dict(first)
-    for name, array in first.items():
-        if is_picture(array) and is_graded(array):
-            view = draw_view([one[name] for one in pool], generator)
-            begun[name] = view.astype(array.dtype, copy=False)
-    return vary(begun, generator)
 
 
 def _pick(output: torch.Tensor, places: Array) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Files of synthetic samples."""
+"""Files of new samples: synthetic ones to learn from, variants to choose by."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ import onnx_ir as ir
 from onnxq.errors import DataError, UnsupportedModelError
 from onnxq.samples import Part
 from onnxq.training.device import choose_device
-from onnxq.training.examples import KEPT_BYTES, Example
+from onnxq.training.examples import KEPT_BYTES, Arrays, Example
 from onnxq.training.options import TrainingOptions
 from onnxq.training.program import compile_model
 from onnxq.training.quantities import Quantities
 from onnxq.training.student import Student
 from onnxq.training.synthesis import STEPS, Synthesizer
 from onnxq.training.teacher import Teacher
+from onnxq.training.variants import draw_variants
+from onnxq.training.variations import is_graded
 
 MOST_SAMPLES = 256
 """With three times as many EfficientNet-Lite0 came out no better (docs/decisions/0041)."""
@@ -81,10 +83,49 @@ def write_synthetic_samples(
     )
     written = 0
     for feeds in track(synthesizer.make([one.feeds for one in pool], count), count):
-        arrays: dict[str, Any] = dict(feeds)
-        np.savez(folder / f"synthetic-{written:04d}.npz", **arrays)
+        _write(folder / f"synthetic-{written:04d}.npz", feeds)
         written += 1
     return written
+
+
+def write_variants(source: Path, part: Part, folder: Path, *, count: int, seed: int) -> int:
+    """Write variants of samples: other parts of pictures, mixtures of all else.
+
+    Args:
+        source: the float model.
+        part: the samples.
+        folder: for the new ones, one file each; it is there.
+        count: how many, where they fit in memory.
+        seed: of everything that is drawn.
+
+    Returns:
+        How many were written: those that the float model takes. None where no input is made of
+        numbers that can be a little more or less.
+
+    Raises:
+        DataError: a sample is bad, or the model cannot run on it.
+    """
+    teacher = Teacher(source, (), folder)
+    pool = [one.feeds for one in _read_pool(teacher, part)]
+    if not any(map(is_graded, pool[0].values())):
+        return 0
+    size_bytes = sum(array.nbytes for array in pool[0].values())
+    generator = np.random.default_rng(seed)
+    written = 0
+    for feeds in draw_variants(pool, min(count, KEPT_BYTES // size_bytes), generator):
+        try:
+            teacher.answer([feeds], together=False)
+        except DataError:
+            # Not every model takes all that is between two samples.
+            continue
+        _write(folder / f"variant-{written:04d}.npz", feeds)
+        written += 1
+    return written
+
+
+def _write(path: Path, feeds: Arrays) -> None:
+    arrays: dict[str, Any] = dict(feeds)
+    np.savez(path, **arrays)
 
 
 def _read_pool(teacher: Teacher, part: Part) -> list[Example]:

@@ -18,6 +18,7 @@ pytest.importorskip("torch")
 
 import onnxq
 from onnxq.errors import DataError, InvalidModelError, UnsupportedModelError, UsageError
+from onnxq.pipelines.qat_judging import Judge, Likeness
 from onnxq.pipelines.qat_result import TrainingResult
 from onnxq.training import fine_tuning
 from onnxq.training.checkpoints import save_checkpoint
@@ -48,9 +49,13 @@ def train(folder: Path, **options: Any) -> TrainingResult:
 def test_the_result_is_better_than_the_start_and_as_fast(folder: Path) -> None:
     result = train(folder)
     assert result.kept
-    assert result.start_sqnr_db is not None
-    assert result.sqnr_db is not None
-    assert result.sqnr_db > result.start_sqnr_db + 1.0
+    start, reached = result.baseline, result.reached
+    assert start.held_back_db is not None
+    assert reached.held_back_db is not None
+    assert reached.held_back_db > start.held_back_db + 1.0
+    assert start.variants_db is not None
+    assert reached.variants_db is not None
+    assert reached.variants_db > start.variants_db + 1.0
     optimized = result.verification.optimized
     assert optimized is not None
     assert optimized.integer_nodes["QLinearConv"] == 2
@@ -61,7 +66,7 @@ def test_the_result_is_better_than_the_start_and_as_fast(folder: Path) -> None:
 def test_nothing_gained_gives_the_start(folder: Path) -> None:
     result = train(folder, learning_rate=1e4)
     assert not result.kept
-    assert result.sqnr_db == result.start_sqnr_db
+    assert result.reached == result.begun == result.baseline
     assert any("nothing was gained" in note for note in result.notes)
     start, out = (onnx.load(folder / name) for name in ("start.onnx", "out.onnx"))
     assert {one.name: one.raw_data for one in out.graph.initializer} == {
@@ -94,11 +99,9 @@ def test_few_bits_start_from_what_synthetic_samples_make_better(folder: Path) ->
     plain = train(folder, init=None, bits_weights=4, accuracy="balanced", synthetic=0)
     tuned = train(folder, init=None, bits_weights=4, accuracy="balanced", force=True)
     assert plain.synthetic == 0
-    assert plain.retuned_sqnr_db == plain.start_sqnr_db == tuned.start_sqnr_db
+    assert plain.begun == plain.baseline == tuned.baseline
     assert tuned.synthetic == 256
-    assert tuned.retuned_sqnr_db is not None
-    assert tuned.start_sqnr_db is not None
-    assert tuned.retuned_sqnr_db >= tuned.start_sqnr_db
+    assert tuned.begun == tuned.baseline or tuned.begun.is_better_than(tuned.baseline)
     assert tuned.tuned.samples == (12 + 256, 3)
     assert tuned.to_json()["synthetic_samples"] == 256
 
@@ -117,7 +120,27 @@ def test_synthetic_samples_that_mislead_leave_the_start_as_it_was(
     options = {"init": None, "bits_weights": 4, "accuracy": "balanced", "learning_rate": 1e4}
     result = train(folder, **options)
     assert result.synthetic == 64
-    assert result.retuned_sqnr_db == result.start_sqnr_db == result.sqnr_db
+    assert result.baseline == result.begun == result.reached
+
+
+def judge_by(monkeypatch: pytest.MonkeyPatch, *found: tuple[float, float]) -> None:
+    """What each model that is measured has on samples held back and on variants of them."""
+    waiting = [Likeness(held_back_db=one, variants_db=other) for one, other in found]
+    monkeypatch.setattr(Judge, "measure", lambda *_: waiting.pop(0))
+
+
+def test_variants_tell_what_few_samples_held_back_do_not(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, synthetic, trained = (14.0, 9.0), (13.5, 10.0), (13.0, 11.0)
+    judge_by(monkeypatch, plain, synthetic, trained)
+    result = train(folder, init=None, bits_weights=4, accuracy="fast")
+    assert result.baseline == Likeness(held_back_db=14.0, variants_db=9.0)
+    assert result.begun == Likeness(held_back_db=13.5, variants_db=10.0)
+    # Better by the mean, but training may lose nothing on the samples themselves.
+    assert result.history.gained
+    assert not result.kept
+    assert result.reached == result.begun
 
 
 def test_eight_bits_do_without_synthetic_samples(folder: Path) -> None:

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from onnxq.errors import DataError  # noqa: E402
 from onnxq.training.examples import Arrays, Example, Examples  # noqa: E402
-from onnxq.training.mixtures import Mixtures, enlarge, mix, mix_all  # noqa: E402
+from onnxq.training.mixtures import Mixtures, enlarge, mix  # noqa: E402
 from onnxq.training.variations import (  # noqa: E402
     LARGEST_GAIN,
     LARGEST_SHIFT,
@@ -119,13 +119,3 @@ def test_samples_are_enlarged_by_mixtures_that_stay_the_same() -> None:
 def test_samples_that_fill_the_memory_stay_alone() -> None:
     examples = Examples(lambda: iter([example(at) for at in range(10)]))
     assert enlarge(examples, Mixtures(ask), seed=1, kept_bytes=100) is examples
-
-
-def test_mixtures_alone_stay_the_same_and_hold_no_sample() -> None:
-    batch = [example(at) for at in range(6)]
-    mixed = mix_all(Examples(lambda: iter(batch)), Mixtures(ask, 0.5), count=15, seed=2)
-    found = list(mixed.in_order())
-    assert len(found) == mixed.count == 15
-    for one, other in zip(found, mixed.in_order(), strict=True):
-        np.testing.assert_array_equal(one.feeds["x"], other.feeds["x"])
-        assert not any(np.array_equal(one.feeds["x"], before.feeds["x"]) for before in batch)
