@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from onnxq.errors import VerificationError
 from onnxq.pipelines.calibrate import Progress
 from onnxq.runtime.session import Session
 from onnxq.samples import Part, SampleOptions, open_samples
@@ -14,6 +15,9 @@ from onnxq.verification.comparison import Comparison
 VARIANTS = 64
 """Of the samples held back, which are few: the eight of EfficientNet-Lite0 rank two starts wrongly
 (docs/decisions/0042)."""
+
+WORST_DB = -200.0
+"""Where a model gives no numbers on a variant that the float model takes."""
 
 VARIANTS_LABEL = "variants of the samples held back"
 
@@ -93,12 +97,20 @@ class Judge:
         return cls(source=source, held_back=held_back, variants=variants, progress=progress)
 
     def measure(self, path: Path) -> Likeness:
-        """How like the float model the one at ``path`` is."""
-        variants = self.variants
-        return Likeness(
-            held_back_db=self._measure_on(self.held_back, path),
-            variants_db=None if variants is None else self._measure_on(variants, path),
-        )
+        """How like the float model the one at ``path`` is.
+
+        Raises:
+            VerificationError: it cannot run on a sample held back, or gives NaN or infinity there.
+        """
+        held_back_db = self._measure_on(self.held_back, path)
+        if self.variants is None:
+            return Likeness(held_back_db=held_back_db)
+        try:
+            variants_db = self._measure_on(self.variants, path)
+        except VerificationError:
+            # Nobody gave these samples, so nobody could mend them.
+            variants_db = WORST_DB
+        return Likeness(held_back_db=held_back_db, variants_db=variants_db)
 
     def _measure_on(self, part: Part, path: Path) -> float | None:
         reference = Session(self.source, lean=True)

@@ -112,7 +112,9 @@ def write_variants(source: Path, part: Part, folder: Path, *, count: int, seed: 
     size_bytes = sum(array.nbytes for array in pool[0].values())
     generator = np.random.default_rng(seed)
     written = 0
-    for feeds in draw_variants(pool, min(count, KEPT_BYTES // size_bytes), generator):
+    for _ in range(min(count, KEPT_BYTES // size_bytes)):
+        # One at a time, as each has the shape of another sample.
+        feeds = draw_variants(pool, 1, generator)[0]
         try:
             teacher.answer([feeds], together=False)
         except DataError:
@@ -138,5 +140,5 @@ def _read_pool(teacher: Teacher, part: Part) -> list[Example]:
         if size_bytes > KEPT_BYTES:
             break
     if not pool:
-        raise DataError(f"{part.label}: there are no samples to begin at")
+        raise DataError(f"{part.label}: there are no samples")
     return pool

@@ -49,15 +49,17 @@ def test_variants_of_large_pictures_are_views_within_their_limits() -> None:
         assert -1 < one["x"].min() <= one["x"].max() < 2.5
 
 
-def write(tmp_path: Path, nodes: str, ends: tuple[str, str], pool: list[Feeds]) -> int:
+def write(
+    tmp_path: Path, nodes: str, ends: tuple[str, str], pool: list[Feeds], *, count: int = 5
+) -> int:
     source = save(make_model(nodes, *ends), tmp_path / "net.onnx")
     save_samples(pool, tmp_path / "samples")
     part = Part(open_samples(tmp_path / "samples", options=SampleOptions()), None, "samples")
     folder = tmp_path / "variants"
     folder.mkdir()
-    count = write_variants(source, part, folder, count=5, seed=0)
-    assert len(list(folder.glob("*.npz"))) == count
-    return count
+    written = write_variants(source, part, folder, count=count, seed=0)
+    assert len(list(folder.glob("*.npz"))) == written
+    return written
 
 
 def test_variants_are_written_as_files(tmp_path: Path) -> None:
@@ -65,6 +67,17 @@ def test_variants_are_written_as_files(tmp_path: Path) -> None:
     assert write(tmp_path, "y = Neg(x)", ends, vectors(2)) == 5
     with np.load(tmp_path / "variants" / "variant-0000.npz") as arrays:
         assert arrays["x"].shape == (1, 32)
+
+
+def test_variants_are_written_in_all_shapes_of_the_samples(tmp_path: Path) -> None:
+    ends = ("float[N, M] x", "float[N, M] y")
+    pool = [*vectors(3), *vectors(3, size=48)]
+    assert write(tmp_path, "y = Neg(x)", ends, pool, count=12) == 12
+    sizes = set()
+    for file in (tmp_path / "variants").iterdir():
+        with np.load(file) as arrays:
+            sizes.add(arrays["x"].shape)
+    assert sizes == {(1, 32), (1, 48)}
 
 
 def test_integers_have_no_variants(tmp_path: Path) -> None:
