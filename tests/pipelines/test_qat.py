@@ -30,8 +30,9 @@ SHORT: dict[str, Any] = {"epochs": 5, "batch_size": 4, "learning_rate": 1.0, "th
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """The float network, a quantized form of it, and samples."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The float network, a quantized form of it, and samples; few variants, which take time."""
+    monkeypatch.setattr("onnxq.pipelines.qat_judging.VARIANTS", 8)
     source, start = quantize()
     (tmp_path / "net.onnx").write_bytes(source)
     (tmp_path / "start.onnx").write_bytes(start)
