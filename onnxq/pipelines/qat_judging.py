@@ -8,6 +8,7 @@ from pathlib import Path
 
 from onnxq.errors import VerificationError
 from onnxq.pipelines.calibrate import Progress
+from onnxq.pipelines.reference import Reference
 from onnxq.runtime.session import Session
 from onnxq.samples import Part, SampleOptions, open_samples
 from onnxq.verification.comparison import Comparison
@@ -61,13 +62,13 @@ class Judge:
     """Measures it.
 
     Attributes:
-        source: the float model.
+        reference: the float model, which runs each sample once for all that are measured.
         held_back: samples.
         variants: of them; None for none.
         progress: shows it.
     """
 
-    source: Path
+    reference: Reference
     held_back: Part
     variants: Part | None
     progress: Progress
@@ -94,7 +95,8 @@ class Judge:
         variants = None
         if count:
             variants = Part(open_samples(folder, options=SampleOptions()), None, VARIANTS_LABEL)
-        return cls(source=source, held_back=held_back, variants=variants, progress=progress)
+        reference = Reference(source)
+        return cls(reference=reference, held_back=held_back, variants=variants, progress=progress)
 
     def measure(self, path: Path) -> Likeness:
         """How like the float model the one at ``path`` is.
@@ -113,11 +115,10 @@ class Judge:
         return Likeness(held_back_db=held_back_db, variants_db=variants_db)
 
     def _measure_on(self, part: Part, path: Path) -> float | None:
-        reference = Session(self.source, lean=True)
-        comparison = Comparison(reference, Session(path, lean=True))
+        comparison = Comparison(self.reference, Session(path, lean=True))
         track = self.progress("comparing")
-        for feeds in track(part.read(reference.inputs), part.count):
-            comparison.add(feeds, reference.run(feeds))
+        for sample, expected in track(self.reference.read(part), part.count):
+            comparison.add(sample.feeds, expected)
         found = [one.sqnr_db for one in comparison.results() if one.sqnr_db is not None]
         finite = [one for one in found if math.isfinite(one)]
         return sum(finite) / len(finite) if finite else None

@@ -44,8 +44,8 @@ def test_both_are_measured(judge: Judge, tmp_path: Path) -> None:
     assert judge.variants.count == 64
 
 
-def test_the_float_model_itself_has_no_figure(judge: Judge) -> None:
-    assert judge.measure(judge.source) == Likeness(held_back_db=None, variants_db=None)
+def test_the_float_model_itself_has_no_figure(judge: Judge, tmp_path: Path) -> None:
+    assert judge.measure(tmp_path / "float.onnx") == Likeness(held_back_db=None, variants_db=None)
 
 
 def test_no_numbers_on_variants_are_the_worst_and_on_samples_an_error(
