@@ -20,6 +20,7 @@ from onnxq.apply.encodings import Encodings
 from onnxq.apply.float_layers import find_layers_at_risk, separate_bias
 from onnxq.apply.numbers import Numbers
 from onnxq.apply.rewriter import Rewriter
+from onnxq.apply.weights import parameters_of
 from onnxq.graph.constants import constant_tensor
 from onnxq.plan import ActivationKey, ActivationPlan, CalibratedNode, Plan, TensorPlan
 from onnxq.plan.statistics import hold_bias
@@ -184,13 +185,12 @@ class _PairWriter:
         store, axes = self._rewriter.weights, plan.scale_axes
         shape = tuple(plan.shape[axis] for axis in axes)
         elements = store.elements(plan, tuple(range(len(plan.shape))))
-        dtype = None
-        if self._is_widened(plan):
-            dtype = ir.DataType.INT8
-            name = f"{plan.constant.value.name}_int8"
-            elements = self._rewriter.cast(layer, elements, dtype, name=name)
         # Without a zero point, also one of 0, onnxruntime does not find the integers of a Gemm.
-        numbers = (store.scale(plan, shape), store.explicit_zero_point(plan, shape, dtype))
+        zero_point = store.explicit_zero_point(plan, shape)
+        if self._is_widened(plan):
+            elements = self._widen(layer, plan, elements)
+            zero_point = store.no_zero_point(plan, shape, ir.DataType.INT8)
+        numbers = (store.scale(plan, shape), zero_point)
         (self._weights[key],) = self._rewriter.add_node(
             layer,
             "DequantizeLinear",
@@ -200,6 +200,22 @@ class _PairWriter:
         )
         leave_unnamed(self._weights[key])
         return self._weights[key]
+
+    def _widen(self, layer: ir.Node, plan: TensorPlan, elements: ir.Value) -> ir.Value:
+        """4-bit integers less their zero points in int8, which the runtime computes at load.
+
+        With zero points in the DequantizeLinear, one a channel, its convolutions would be slower
+        than float (docs/decisions/0043).
+        """
+        name, dtype = f"{plan.constant.value.name}_int8", ir.DataType.INT8
+        widened = self._rewriter.cast(layer, elements, dtype, name=name)
+        offset = self._rewriter.weights.offset(plan, parameters_of(plan).scale.shape, dtype)
+        if offset is None:
+            return widened
+        name = f"{plan.constant.value.name}_shifted"
+        (shifted,) = self._rewriter.add_node(layer, "Sub", (widened, offset), name=name)
+        leave_unnamed(shifted)
+        return shifted
 
     def _is_widened(self, plan: TensorPlan) -> bool:
         """Whether 4-bit integers become int8 where the runtime does that once, at load."""

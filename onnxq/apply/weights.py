@@ -97,7 +97,7 @@ class WeightStore:
     def offset(
         self, plan: TensorPlan, shape: tuple[int, ...], dtype: ir.DataType = ir.DataType.FLOAT
     ) -> ir.Value | None:
-        """The zero points as floats, to subtract from widened elements; None if all are 0."""
+        """The zero points to subtract from widened elements; None if all are 0."""
         parameters = parameters_of(plan)
         if not parameters.has_zero_point:
             return None
@@ -110,24 +110,22 @@ class WeightStore:
             return None
         return self._array(plan, "zero_point", _stored_zero_point(plan, shape), 1.0)
 
-    def explicit_zero_point(
-        self, plan: TensorPlan, shape: tuple[int, ...], dtype: ir.DataType | None = None
-    ) -> ir.Value:
+    def explicit_zero_point(self, plan: TensorPlan, shape: tuple[int, ...]) -> ir.Value:
         """The same for kernels that insist on zero points, also where all are 0.
 
         Each weight has its own: with ``session.x64quantprecision`` onnxruntime 1.32 makes new ones
         for each weight, under the name of the old, and does not load where two share them.
-
-        Args:
-            plan: the weight.
-            shape: wanted.
-            dtype: where the elements are widened before they are read.
         """
-        array = _stored_zero_point(plan, shape)
-        if dtype is not None:
-            array = array.astype(dtype.numpy())
         # A short name, as every layer has one.
+        array = _stored_zero_point(plan, shape)
         return self._array(plan, "explicit_zero_point", array, 1.0, name="zero_point")
+
+    def no_zero_point(
+        self, plan: TensorPlan, shape: tuple[int, ...], dtype: ir.DataType
+    ) -> ir.Value:
+        """The same for elements that became another type, and had theirs subtracted."""
+        array = np.zeros(shape, dtype.numpy())
+        return self._array(plan, "no_zero_point", array, 1.0, name="zero_point")
 
     def _array(
         self, plan: TensorPlan, kind: str, array: Array, factor: float, *, name: str | None = None

@@ -20,6 +20,7 @@ from onnxq.pipelines.qat_judging import Judge, Likeness
 from onnxq.pipelines.qat_options import LessonOptions, StartOptions
 from onnxq.pipelines.qat_result import TrainingResult
 from onnxq.pipelines.qat_starting import Start, Starter
+from onnxq.pipelines.stages import BETTER_BY_DB
 from onnxq.runtime.damage import explain_damage
 from onnxq.runtime.memory import refuse_beyond_memory
 from onnxq.runtime.session import Session
@@ -223,7 +224,7 @@ class _Job:
         return total.hexdigest()
 
     def _is_better(self, trained: Likeness, begun: Likeness) -> bool:
-        """Whether the file is better, too, and not only the simulation; on no samples worse.
+        """Whether the file is better, too, and not only the simulation; on all samples.
 
         A loss of the user or of labels may cost likeness to the float model.
         """
@@ -232,7 +233,9 @@ class _Job:
         before, after = begun.held_back_db, trained.held_back_db
         if before is None:
             return True
-        return after is not None and after >= before and trained.is_better_than(begun)
+        if after is None or not trained.is_better_than(begun):
+            return False
+        return after > before + BETTER_BY_DB
 
     def _verify(self, staged: Output, held_back: Part) -> Verification:
         return verify(

@@ -103,6 +103,9 @@ def _plan_calibrated(
         reduce_range=wanted.reduce_range
         and any(adds_pairs_of_products(one.use, one.form, constant.tensor) for one in readings),
     )
+    obstacle = _refuse_zero_points(scheme, primary, context)
+    if obstacle is not None:
+        scheme = replace(scheme, symmetric=True)
     if scheme.type.bits != 8:
         # The other integer kernels, and lookups, take 8 bits.
         reason = f"shares its weight with {context.label(primary.use.node)}, in {scheme.type.value}"
@@ -119,6 +122,7 @@ def _plan_calibrated(
     expected = expect_sqnr_db(statistics, scheme)
     return replace(
         _describe(constant, context, readings, primary, scheme, statistics),
+        reason=obstacle or "",
         expected_sqnr_db=None if math.isinf(expected) else round(expected, 1),
     )
 
@@ -196,6 +200,16 @@ def _refuse_asymmetric(scheme: Scheme, primary: Reading, constant: Constant) -> 
     if primary.form is not Form.INTEGER_MATMUL or len(constant.tensor.shape) > 2:
         return "symmetric: the kernel takes one zero point only"
     return None
+
+
+def _refuse_zero_points(scheme: Scheme, primary: Reading, context: Context) -> str | None:
+    """Why the integers of a calibrated layer have to be symmetric."""
+    is_convolution = primary.use.node.op_type in ("Conv", "ConvTranspose")
+    if scheme.symmetric or not scheme.axes or not is_convolution:
+        return None
+    if scheme.type.bits != 8 or context.target.convolves_zero_points:
+        return None
+    return "symmetric: with zero points for each channel convolutions are slower than float"
 
 
 def _reason_for_half(

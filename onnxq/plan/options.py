@@ -155,7 +155,8 @@ class StaticOptions:
         activations: integers that activations become.
         weights: type of the weights of calibrated layers.
         per_channel: one scale for each output channel of a weight; False for one a tensor.
-        symmetric_weights: None for the default of the type (asymmetric for the unsigned one).
+        symmetric_weights: None for the default of the type: asymmetric for the unsigned one, and
+            for int4 where the target subtracts zero points at load.
         reduce_range: 7-bit weights for integer kernels that add pairs of products; None for the
             target's default.
         dynamic_matmul: leave matrix products between float tensors to the dynamic form; None for
@@ -202,9 +203,12 @@ class StaticOptions:
 
     def weight_scheme(self, target: Target) -> Scheme:
         """The scheme of calibrated weights, but for its axes."""
-        symmetric = (
-            self.weights.is_signed if self.symmetric_weights is None else self.symmetric_weights
-        )
+        symmetric = self.symmetric_weights
+        if symmetric is None:
+            # Zero points cost nothing where they are subtracted once, at load.
+            symmetric = self.weights.is_signed and not (
+                self.weights is WeightType.INT4 and target.folds_casts
+            )
         reduces = self.reduce_range
         if reduces is None:
             both_8_bits = self.weights is WeightType.INT8 and self.activations.type.bits == 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,18 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxq.graph.attributes import int_attribute
-from onnxq.graph.constants import FLOAT_TYPES, constant_tensor, iterate_constants, release
+from onnxq.graph.constants import FLOAT_TYPES, iterate_constants, release
 from onnxq.graph.files import load_model
 from onnxq.graph.scopes import iterate_scopes
 from onnxq.pipelines import prepare_model
 from onnxq.plan import DynamicOptions
+from onnxq.report.stored_weights import (
+    LIMITS,
+    StoredWeight,
+    find_stored_weights,
+    name_of,
+    read_constant,
+)
 from onnxq.runtime.damage import explain_damage
 
 Array = npt.NDArray[Any]
@@ -29,19 +36,6 @@ LARGEST_TENSORS = 200
 _SAMPLED_ABOVE = 2**22
 _COMPARED_FIRST = 4096
 _LOWEST_MATCH_DB = 6.0
-
-_LIMITS = {ir.DataType[f"INT{bits}"]: (-(2**bits // 2), 2**bits // 2 - 1) for bits in (4, 8, 16)}
-_LIMITS |= {ir.DataType[f"UINT{bits}"]: (0, 2**bits - 1) for bits in (4, 8, 16)}
-# Inputs of operators: elements, scale, zero point.
-_PLACES: dict[str, tuple[int, int, int]] = {
-    "DequantizeLinear": (0, 1, 2),
-    "QLinearConv": (3, 4, 5),
-    "QLinearMatMul": (3, 4, 5),
-    "QGemm": (3, 4, 5),
-}
-_WIDENED = {"Cast": 0, "Gather": 0, "MatMulInteger": 1, "ConvInteger": 1}
-_CHANNEL_AXES = {"DequantizeLinear": 1, "QLinearConv": 0, "ConvInteger": 0}
-_STEPS = frozenset({"Cast", "Gather", "Identity", "Mul", "Sub"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,18 +86,6 @@ class QuantizedTensors:
     left_out: tuple[int, int]
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """A weight as integers."""
-
-    name: str
-    elements: ir.TensorProtocol
-    scale: ir.TensorProtocol
-    zero_point: ir.TensorProtocol | None
-    axis: int = -1
-    block_size: int = 0
-
-
 def read_quantized_tensors(
     float_path: Path, quantized_path: Path, *, limit: int = LARGEST_TENSORS
 ) -> QuantizedTensors:
@@ -115,7 +97,7 @@ def read_quantized_tensors(
     quantized = load_model(quantized_path).model
     with explain_damage(quantized_path):
         ranges = list({one.name: one for one in _find_ranges(quantized)}.values())
-        found = {id(one.elements): one for one in _find_weights(quantized)}
+        found = {id(one.elements): one for one in find_stored_weights(quantized)}
         stored = sorted(found.values(), key=lambda one: -one.elements.size)
     candidates = _read_float_weights(float_path) if stored else []
     weights = [_study(one, candidates) for one in stored[:limit]]
@@ -134,7 +116,7 @@ def _read_float_weights(path: Path) -> _Candidates:
     return [(one.name, one.tensor) for one in found.values() if one.tensor.dtype in FLOAT_TYPES]
 
 
-def _study(stored: _Stored, candidates: _Candidates) -> WeightHistogram | None:
+def _study(stored: StoredWeight, candidates: _Candidates) -> WeightHistogram | None:
     """The histogram of one weight; None where its parts do not fit together."""
     shape = tuple(stored.elements.shape.numpy())
     step = math.ceil(stored.elements.size / _SAMPLED_ABOVE)
@@ -145,7 +127,7 @@ def _study(stored: _Stored, candidates: _Candidates) -> WeightHistogram | None:
     except ValueError:
         return None
     name, values = _find_float(real, shape, step, candidates)
-    clips = [(limit - offset) * scale for limit in _LIMITS[stored.elements.dtype]]
+    clips = [(limit - offset) * scale for limit in LIMITS[stored.elements.dtype]]
     kept = (real if values is None else values).reshape(-1)
     kept = kept[np.isfinite(kept)]
     # The clip points are to be seen, too.
@@ -193,7 +175,7 @@ def _find_float(
     return best_name, best_values
 
 
-def _spread(tensor: ir.TensorProtocol | None, shape: Shape, stored: _Stored) -> Array:
+def _spread(tensor: ir.TensorProtocol | None, shape: Shape, stored: StoredWeight) -> Array:
     """Scales or zero points in a shape that broadcasts to that of the elements."""
     array = np.zeros((), np.float32) if tensor is None else tensor.numpy().astype(np.float32)
     if array.size == 1:
@@ -220,76 +202,19 @@ def _measure_sqnr(values: Array, rounded: Array) -> float:
     return math.inf if noise == 0.0 else -math.inf if np.isnan(sqnr_db) else float(sqnr_db)
 
 
-def _find_weights(model: ir.Model) -> Iterator[_Stored]:
-    """Every constant of integers that stands for real numbers."""
-    for scope in iterate_scopes(model):
-        for node in scope.graph:
-            found = _read_places(node) or _read_chain(node)
-            if found is not None and found.elements.dtype in _LIMITS and found.elements.size > 1:
-                yield replace(found, name=scope.path_of(found.name))
-
-
-def _read_places(node: ir.Node) -> _Stored | None:
-    """A weight whose scale is another input of the same node."""
-    if node.op_type not in _PLACES:
-        return None
-    places = _PLACES[node.op_type]
-    elements, scale, zero_point = (_constant(node, at) for at in places)
-    if elements is None or scale is None:
-        return None
-    axis = int_attribute(node, "axis", _CHANNEL_AXES.get(node.op_type, -1))
-    block_size = int_attribute(node, "block_size", 0)
-    return _Stored(_name(node.inputs[places[0]]), elements, scale, zero_point, axis, block_size)
-
-
-def _read_chain(node: ir.Node) -> _Stored | None:
-    """A weight that is widened, or multiplied as integers, and multiplied by its scale later."""
-    at = _WIDENED.get(node.op_type)
-    elements = None if at is None else _constant(node, at)
-    if at is None or elements is None:
-        return None
-    zero_point = _constant(node, 3) if at else None
-    reader = next((one for one, _ in node.outputs[0].uses()), None)
-    while reader is not None and reader.op_type in _STEPS:
-        if reader.op_type == "Mul":
-            scale = next(filter(None, map(_find_scale, reader.inputs)), None)
-            name, axis = _name(node.inputs[at]), _CHANNEL_AXES.get(node.op_type, -1)
-            return None if scale is None else _Stored(name, elements, scale, zero_point, axis)
-        if reader.op_type == "Sub":
-            zero_point = _constant(reader, 1)
-        reader = next((one for one, _ in reader.outputs[0].uses()), None)
-    return None
-
-
-def _find_scale(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """The float constant that a value is, or is made of in one step."""
-    producer = None if value is None else value.producer()
-    inputs = producer.inputs if producer is not None and producer.op_type in _STEPS else ()
-    tensors = (constant_tensor(one) for one in (value, *inputs))
-    return next((one for one in tensors if one is not None and one.dtype in FLOAT_TYPES), None)
-
-
 def _find_ranges(model: ir.Model) -> Iterator[ActivationRange]:
     """Every activation that is quantized with a scale that is a constant."""
     for scope in iterate_scopes(model):
         for node in scope.graph:
-            scale, zero_point = (_constant(node, at) for at in (1, 2))
-            is_computed = node.op_type == "QuantizeLinear" and _constant(node, 0) is None
+            scale, zero_point = (read_constant(node, at) for at in (1, 2))
+            is_computed = node.op_type == "QuantizeLinear" and read_constant(node, 0) is None
             if not is_computed or scale is None or scale.size != 1:
                 continue
             dtype = ir.DataType(int_attribute(node, "output_dtype", 0) or ir.DataType.UINT8)
             dtype = dtype if zero_point is None else zero_point.dtype
             offset = 0 if zero_point is None else int(zero_point.numpy().item())
             step = float(scale.numpy().item())
-            if dtype in _LIMITS and math.isfinite(step):
-                ends = ((limit - offset) * step for limit in _LIMITS[dtype])
-                name = scope.path_of(_name(node.inputs[0]))
+            if dtype in LIMITS and math.isfinite(step):
+                ends = ((limit - offset) * step for limit in LIMITS[dtype])
+                name = scope.path_of(name_of(node.inputs[0]))
                 yield ActivationRange(name, dtype.name.lower(), *ends)
-
-
-def _constant(node: ir.Node, index: int) -> ir.TensorProtocol | None:
-    return constant_tensor(node.inputs[index]) if index < len(node.inputs) else None
-
-
-def _name(value: ir.Value | None) -> str:
-    return (value.name if value is not None else None) or "?"

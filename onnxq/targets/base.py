@@ -30,7 +30,10 @@ class Target:
             filter bank of a signal-processing front end.
         activation_types: types of calibrated activations that the runtime has kernels for.
         calibrated_weight_types: types of weights beside calibrated activations, likewise.
-        folds_casts: whether the runtime widens constant 4-bit weights at load.
+        folds_casts: whether the runtime widens constant 4-bit weights at load, and subtracts their
+            zero points.
+        convolves_zero_points: whether convolutions stay fast where 8-bit weights have a zero point
+            for each channel.
         dynamic_matmul: whether a matrix product between float tensors is as fast with its
             activation quantized at run time as with a calibrated one.
         integer_conv_min_channels: a convolution of fewer input channels a group gains nothing from
@@ -60,6 +63,7 @@ class Target:
     activation_types: tuple[ActivationType, ...]
     calibrated_weight_types: tuple[WeightType, ...]
     folds_casts: bool
+    convolves_zero_points: bool
     dynamic_matmul: bool
     integer_conv_min_channels: int
     integer_conv_min_reduction: int

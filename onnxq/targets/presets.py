@@ -30,6 +30,7 @@ ORT_CPU = Target(
     activation_types=(ActivationType.UINT8, ActivationType.UINT4),
     calibrated_weight_types=(WeightType.INT8, WeightType.UINT8, WeightType.INT4),
     folds_casts=True,
+    convolves_zero_points=False,
     dynamic_matmul=True,
     # 1x1: 16 channels -> 0.99 of float speed, 20 -> 2.2. 3x3: depthwise -> 0.4-0.95, 4 channels a
     # group -> 0.39, 3 -> 0.57, 16 -> 2.1 (docs/targets.md).
@@ -55,6 +56,7 @@ ONNX = replace(
         WeightType.INT16,
     ),
     folds_casts=False,
+    convolves_zero_points=True,
     # What a border costs other runtimes is not known.
     crossing_multiplications=0,
     # Not measured: an assumption about NPUs and DSPs that multiply 16 bits at half the rate of 8.

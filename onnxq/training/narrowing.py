@@ -8,8 +8,8 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from onnxq.graph.constants import constant_tensor
-from onnxq.training.tensors import to_torch
+from onnxq.graph.constants import constant_tensor, dimensions
+from onnxq.training.masters import dequantize
 from onnxq.training.weights import WeightUse, iterate_weights
 from onnxq.training.writing import replace_constant
 
@@ -39,46 +39,54 @@ def narrow_weights(model: ir.Model, bits: int, masters: Mapping[str, torch.Tenso
         tensor = constant_tensor(use.elements)
         if tensor is None or tensor.dtype is not ir.DataType.INT4 or use.scale is None:
             continue
-        scale = constant_tensor(use.scale)
-        if scale is None:
+        real = masters.get(use.elements.name or "", dequantize(use))
+        if real is None:
             continue
-        _narrow(use, bits, to_torch(scale.numpy()), masters.get(use.elements.name or ""))
+        _narrow(use, bits, real)
         count += 1
     return count
 
 
-def _narrow(use: WeightUse, bits: int, scale: torch.Tensor, master: torch.Tensor | None) -> None:
-    tensor = constant_tensor(use.elements)
-    assert tensor is not None and use.scale is not None
-    axes = use.axes or (1,) * len(tensor.shape)
-    real = master
-    if real is None:
-        real = to_torch(tensor.numpy()).to(torch.float32) * scale.reshape(axes)
+def _narrow(use: WeightUse, bits: int, real: torch.Tensor) -> None:
+    assert use.scale is not None
+    before, offsets = constant_tensor(use.scale), constant_tensor(use.zero_point)
+    assert before is not None
+    axes = use.axes or (1,) * real.dim()
     others = tuple(axis for axis, size in enumerate(axes) if size == 1)
-    chosen = choose_scale(real, bits, others)
+    symmetric = use.zero_point is None or offsets is None or not offsets.numpy().any()
+    scale, zero_point = choose_grid(real, bits, others, symmetric=symmetric)
     low, high = limits_of(bits)
-    integers = torch.round(real / chosen).clamp(low, high)
+    integers = (torch.round(real / scale) + zero_point).clamp(low, high)
     replace_constant(use.elements, integers)
-    replace_constant(use.scale, chosen.reshape(scale.shape))
+    replace_constant(use.scale, scale.reshape(dimensions(before)))
+    if use.zero_point is not None and offsets is not None:
+        replace_constant(use.zero_point, zero_point.reshape(dimensions(offsets)))
 
 
-def choose_scale(real: torch.Tensor, bits: int, axes: tuple[int, ...]) -> torch.Tensor:
-    """Scales with the least squared error of rounding and clipping.
+def choose_grid(
+    real: torch.Tensor, bits: int, axes: tuple[int, ...], *, symmetric: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scales and zero points with the least squared error of rounding and clipping.
 
     Args:
         real: weights.
         bits: of an integer.
         axes: that share a scale; they have length 1 in the result.
+        symmetric: whether zero points have to be 0.
     """
     low, high = limits_of(bits)
-    largest = real.abs().amax(axes, keepdim=True)
-    largest = torch.where(largest > 0, largest, torch.ones_like(largest))
-    best = largest / -low
-    least = torch.full_like(best, torch.inf)
-    for share in CLIPPING:
-        scale = largest * share / -low
-        rounded = torch.round(real / scale).clamp(low, high) * scale
-        error = (rounded - real).square().sum(axes, keepdim=True)
-        better = error < least
-        best, least = torch.where(better, scale, best), torch.where(better, error, least)
-    return best
+    above, below = (one.amax(axes, keepdim=True).clamp_min(0.0) for one in (real, -real))
+    scale, zero_point = torch.ones_like(above), torch.zeros_like(above)
+    least = torch.full_like(above, torch.inf)
+    for middle in (0,) if symmetric else sorted(range(low, high + 1), key=abs):
+        # Half a step beyond the last integer is rounded to it.
+        whole = torch.maximum(above / (high - middle + 0.5), below / (middle - low + 0.5))
+        whole = torch.where(whole > 0, whole, torch.ones_like(whole))
+        for share in CLIPPING:
+            tried = whole * share
+            rounded = torch.round(real / tried).clamp(low - middle, high - middle) * tried
+            error = (rounded - real).square().sum(axes, keepdim=True)
+            better = error < least
+            scale, least = torch.where(better, tried, scale), torch.where(better, error, least)
+            zero_point = torch.where(better, float(middle), zero_point)
+    return scale, zero_point

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -66,6 +66,8 @@ def _find_uses(elements: ir.Value, value: ir.Value) -> Iterator[WeightUse | None
             yield _read_product(elements, node)
         elif node.op_type == "Cast" and index == 0:
             yield from _read_cast(elements, node)
+        elif node.op_type == "Sub" and index == 0:
+            yield from _read_shifted(elements, node)
         elif node.op_type in ("Transpose", "Gather", "Reshape") and index == 0:
             # In another layout: the scale stays as it is.
             inner = list(_find_uses(elements, node.outputs[0]))
@@ -131,6 +133,29 @@ def _read_cast(elements: ir.Value, cast: ir.Node) -> Iterator[WeightUse | None]:
         return
     for node, _ in cast.outputs[0].uses():
         yield _read_storage(elements, cast.outputs[0], node)
+
+
+def _read_shifted(elements: ir.Value, subtraction: ir.Node) -> Iterator[WeightUse | None]:
+    """Integers less their zero points, which the scale is then applied to."""
+    zero_point = subtraction.inputs[1]
+    tensor = constant_tensor(zero_point)
+    for use in _find_uses(elements, subtraction.outputs[0]):
+        if use is None or tensor is None or not _is_zero(use.zero_point):
+            yield None
+        elif use.scale is None or tensor.size not in (1, _size_of(use.scale)):
+            yield _without_scale(elements)
+        else:
+            yield replace(use, zero_point=zero_point)
+
+
+def _is_zero(value: ir.Value | None) -> bool:
+    tensor = constant_tensor(value)
+    return tensor is None or not tensor.numpy().any()
+
+
+def _size_of(value: ir.Value) -> int:
+    tensor = constant_tensor(value)
+    return 0 if tensor is None else tensor.size
 
 
 def _read_storage(elements: ir.Value, wide: ir.Value, node: ir.Node) -> WeightUse | None:

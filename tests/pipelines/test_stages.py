@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -126,6 +127,7 @@ def test_steps_are_reported_and_kept_one_by_one(
 @pytest.mark.parametrize(
     ("clips", "activations", "is_kept"),
     [(False, "uint8", True), (True, "uint8", False), (True, "uint4", True)],
+    ids=["rounds", "clips", "clips-sixteen-levels"],
 )
 def test_more_is_asked_of_what_clips(
     clips: bool, activations: str, is_kept: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -140,6 +142,31 @@ def test_more_is_asked_of_what_clips(
     report = _reports(found)["narrow"]
     assert report.gain_db is not None and 0.0 < report.gain_db < 1.0
     assert report.kept is is_kept
+
+
+@pytest.mark.parametrize("pays", [True, False], ids=["pays", "never-pays"])
+def test_with_sixteen_levels_clipping_is_judged_with_what_follows(
+    pays: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ranges that are far too narrow by themselves, and right once the next stage widens them."""
+
+    def clip(_workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
+        return {"clip": _scale(recipe, 0.05)}
+
+    def widen(_workshop: Workshop, recipe: Recipe) -> Mapping[str, Recipe]:
+        return {"then": _scale(recipe, 20.0 if pays else 0.5)}
+
+    monkeypatch.setattr(stages, "BETTER_BY_DB", -1000.0)
+    _use(monkeypatch, Stage("clip", clip, clips=True), Stage("then", widen))
+    found = quantize_static(MODEL, tmp_path, images(10), accuracy="best", activations="uint4")
+    reports = _reports(found)
+    gain_db = reports["clip"].gain_db
+    assert gain_db is not None and gain_db < -3.0
+    assert reports["clip"].kept is pays
+    assert re.fullmatch(
+        r"judged at the end: -?[\d.]+ dB with it, -?[\d.]+ without", reports["clip"].note
+    )
+    assert list(reports) == ["clip", "then"]
 
 
 def test_a_stage_that_cannot_run_is_told_of(

@@ -34,6 +34,11 @@ IN_BODY = "in the body of a Loop or Scan, whose activations cannot be observed"
 IN_FUNCTION = "in a model-local function, whose activations cannot be observed"
 CONDITION = f"bool c, {IMAGE}"
 
+
+def _name_of(one: object) -> str:
+    return one.name if isinstance(one, Target) else str(one)
+
+
 one_conv = static_model("[a] p = Conv(x, k1) [end] y = Neg(p)")
 
 
@@ -62,21 +67,25 @@ class TestWeights:
                 {"reduce_range": True}, replace(INT8_CHANNELS, reduce_range=True), id="reduce_range"
             ),
             pytest.param(
-                {"weights": "uint8"},
-                Scheme(type=WeightType.UINT8, axes=(0,), symmetric=False),
-                id="uint8",
-            ),
-            pytest.param(
                 {"weights": "uint8", "symmetric_weights": True},
                 Scheme(type=WeightType.UINT8, axes=(0,)),
                 id="symmetric_uint8",
             ),
             pytest.param(
-                {"symmetric_weights": False},
-                replace(INT8_CHANNELS, symmetric=False),
-                id="asymmetric",
+                {"weights": "uint8", "per_channel": False},
+                Scheme(type=WeightType.UINT8, symmetric=False),
+                id="uint8_per_tensor",
             ),
-            pytest.param({"weights": "int4"}, Scheme(type=WeightType.INT4, axes=(0,)), id="int4"),
+            pytest.param(
+                {"weights": "int4", "symmetric_weights": True},
+                Scheme(type=WeightType.INT4, axes=(0,)),
+                id="symmetric_int4",
+            ),
+            pytest.param(
+                {"weights": "int4", "symmetric_weights": False},
+                Scheme(type=WeightType.INT4, axes=(0,), symmetric=False),
+                id="asymmetric_int4",
+            ),
         ],
     )
     @pytest.mark.parametrize("target", [ORT, ONNX], ids=lambda target: target.name)
@@ -85,6 +94,28 @@ class TestWeights:
     ) -> None:
         (found,) = static_plan(one_conv, target=target, **options).tensors
         assert found.scheme == scheme
+
+    @pytest.mark.parametrize(("target", "symmetric"), [(ORT, False), (ONNX, True)], ids=_name_of)
+    def test_4_bits_have_zero_points_where_they_are_subtracted_at_load(
+        self, target: Target, symmetric: bool
+    ) -> None:
+        (found,) = static_plan(one_conv, target=target, weights="int4").tensors
+        assert found.scheme == Scheme(type=WeightType.INT4, axes=(0,), symmetric=symmetric)
+        assert found.explanation == ""
+
+    @pytest.mark.parametrize(
+        "options",
+        [{"weights": "uint8"}, {"symmetric_weights": False}],
+        ids=["uint8", "asymmetric"],
+    )
+    def test_convolutions_have_one_zero_point_where_more_are_slow(
+        self, options: dict[str, Any]
+    ) -> None:
+        for target, symmetric in ((ORT, True), (ONNX, False)):
+            (found,) = static_plan(one_conv, target=target, **options).tensors
+            assert found.scheme is not None
+            assert found.scheme.symmetric is symmetric
+            assert ("zero points for each channel" in found.explanation) is symmetric
 
     @pytest.mark.parametrize(
         ("options", "is_exact", "scheme"),
@@ -268,7 +299,8 @@ class TestWeights:
     def test_the_rest_is_int8_whatever_calibrated_weights_are(self) -> None:
         nodes = "[a] p = Conv(x, k1) s = Softmax(p) [b] y = Conv(s, k2)"
         plan = static_plan(static_model(nodes), weights="int4")
-        assert _tensor(plan, "k1").scheme == Scheme(type=WeightType.INT4, axes=(0,))
+        four_bit = Scheme(type=WeightType.INT4, axes=(0,), symmetric=False)
+        assert _tensor(plan, "k1").scheme == four_bit
         assert _tensor(plan, "k2").scheme == INT8_CHANNELS
 
     def test_a_weight_of_few_elements_is_a_row(self, rng: np.random.Generator) -> None:

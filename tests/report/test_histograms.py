@@ -111,6 +111,40 @@ def test_blocks_of_four_bits_and_a_zero_point(tmp_path: Path) -> None:
     assert (found.clip_low, found.clip_high) == ((-1.0, -1.0), (0.875, 0.875))
 
 
+@pytest.mark.parametrize("reader", ["DequantizeLinear", "QGemm"])
+def test_four_bits_that_are_widened_less_their_zero_points(reader: str, tmp_path: Path) -> None:
+    """As static mode writes them for onnxruntime on the CPU."""
+    scale, zero_point = np.full(16, 0.25, np.float32), np.arange(16, dtype=np.int8) % 4
+    shifted = np.clip(np.rint(WEIGHT.T / 0.25) + zero_point[:, None], -8, 7)
+    nodes = {
+        "DequantizeLinear": "d = DequantizeLinear<axis = 0>(w, s, z) y = Gemm<transB = 1>(x, d)",
+        "QGemm": "q = QuantizeLinear(x, one, u) y = com.microsoft.QGemm<transB = 1>"
+        "(q, one, u, w, s, z, bias)",
+    }[reader]
+    model = make_model(
+        f"a = Cast<to = 3>(four) w = Sub(a, offset) {nodes}",
+        "float[N, 8] x",
+        "float[N, 16] y",
+        {"s": scale, "z": np.zeros(16, np.int8), "offset": zero_point[:, None]}
+        | {"one": np.float32(1), "u": np.uint8(0), "bias": np.zeros(16, np.int32)},
+        opset=21,
+    )
+    stored = helper.make_tensor(
+        "four", TensorProto.INT4, shifted.shape, shifted.astype(int).reshape(-1).tolist()
+    )
+    model.graph.initializer.append(stored)
+    paths = (
+        save(matmul_model(WEIGHT), tmp_path / "float.onnx"),
+        save(model, tmp_path / "q.onnx"),
+    )
+    (found,) = read_quantized_tensors(*paths).weights
+    assert (found.name, found.type, found.scales) == ("w", "int4", 16)
+    assert (found.clip_low, found.clip_high) == ((-2.75, -2.0), (1.0, 1.75))
+    noise = np.sum((WEIGHT - ((shifted - zero_point[:, None]) * 0.25).T).astype(np.float64) ** 2)
+    expected_db = 10 * np.log10(np.sum(WEIGHT.astype(np.float64) ** 2) / noise)
+    assert found.sqnr_db == pytest.approx(expected_db, rel=1e-4)
+
+
 def test_a_weight_that_is_not_in_the_float_model(tmp_path: Path) -> None:
     arrays = {"q": INTEGERS, "s": SCALE, "z": np.zeros(16, np.int8)}
     other = float_weight(np.random.default_rng(5), (8, 16))

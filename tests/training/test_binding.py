@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 from onnxq.graph.constants import constant_tensor  # noqa: E402
 from onnxq.training.binding import bind  # noqa: E402
 from onnxq.training.interpreter import run  # noqa: E402
+from onnxq.training.masters import dequantize  # noqa: E402
 from onnxq.training.program import compile_model  # noqa: E402
 from onnxq.training.quantities import (  # noqa: E402
     IntegerBias,
@@ -21,6 +22,8 @@ from onnxq.training.quantities import (  # noqa: E402
     Quantities,
     Scale,
 )
+from onnxq.training.weights import iterate_weights  # noqa: E402
+from tests.models import make_model, to_ir  # noqa: E402
 from tests.training.quantized_models import load, samples  # noqa: E402
 
 BITS = pytest.mark.parametrize("bits", [8, 4], ids=["8-bit activations", "4-bit activations"])
@@ -150,6 +153,56 @@ def test_four_bit_weights_keep_to_their_type() -> None:
             low, high = float(computed[one.value].min()), float(computed[one.value].max())
             limits[tensor.dtype.name, low, high] += 1
     assert limits["INT4", -8.0, 7.0] == 2
+
+
+def test_zero_points_that_are_subtracted_behind_a_cast_are_found() -> None:
+    model = load()
+    found = {
+        one.value.name: one
+        for one in bind(model).all
+        if isinstance(one, IntegerWeight) and one.zero_point is not None
+    }
+    assert set(found) == {"w1_int4", "w2_int4"}
+    for one in found.values():
+        assert one.scale is not None, "its scale is learned"
+        tensor = constant_tensor(one.value)
+        assert tensor is not None
+        assert np.array_equal(one.compute({}).detach().numpy(), tensor.numpy().astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "has_zero_point"),
+    [
+        ("w = Sub(i, z) d = DequantizeLinear<axis = 0>(w, s, none) y = Conv(x, d)", True),
+        ("w = Sub(i, z) d = DequantizeLinear<axis = 0>(w, s) y = Conv(x, d)", True),
+        ("w = Sub(i, z) d = DequantizeLinear<axis = 0>(w, s, two) y = Conv(x, d)", None),
+        ("z2 = Neg(z) w = Sub(i, z2) d = DequantizeLinear<axis = 0>(w, s) y = Conv(x, d)", None),
+        ("w = Sub(z, i) d = DequantizeLinear<axis = 0>(w, s) y = Conv(x, d)", None),
+        ("d = DequantizeLinear<axis = 0>(i, s, none) y = Conv(x, d)", True),
+    ],
+    ids=["zeros", "no-zeros", "two-zero-points", "computed", "the-other-way", "no-subtraction"],
+)
+def test_what_is_subtracted_has_to_be_a_zero_point(nodes: str, has_zero_point: bool | None) -> None:
+    arrays = {
+        "q": np.int8(np.arange(4 * 9).reshape(4, 1, 3, 3) % 16 - 8),
+        "z": np.int8([1, 2, 3, 4]).reshape(4, 1, 1, 1),
+        "s": np.float32([1, 2, 3, 4]),
+        "none": np.int8([0, 0, 0, 0]),
+        "two": np.int8([2, 2, 2, 2]),
+    }
+    model = make_model(
+        f"i = Cast<to = 3>(q) {nodes}", "float[1, 1, 8, 8] x", "float[1, 4, 6, 6] y", arrays
+    )
+    found = [use for use in iterate_weights(to_ir(model)) if use.elements.name == "q"]
+    assert len(found) == (0 if has_zero_point is None else 1)
+    for use in found:
+        assert use.zero_point is not None
+        assert use.zero_point.name == ("z" if "Sub" in nodes else "none")
+        assert (use.scale.name if use.scale else "", use.axes) == ("s", (-1, 1, 1, 1))
+        steps = arrays["q"] - (arrays["z"] if "Sub" in nodes else 0)
+        real = dequantize(use)
+        assert real is not None
+        assert np.array_equal(real.numpy(), steps * arrays["s"].reshape(4, 1, 1, 1))
 
 
 def test_real_weights_count_only_where_they_round_to_the_same_integers() -> None:
