@@ -144,6 +144,25 @@ def test_variants_tell_what_few_samples_held_back_do_not(
     assert result.reached == result.begun
 
 
+@pytest.mark.parametrize(
+    ("trained", "is_kept"),
+    [
+        pytest.param((14.2, 9.0), True, id="better"),
+        pytest.param((14.05, 9.9), False, id="better by chance"),
+        pytest.param((14.2, 8.5), False, id="better on no others"),
+    ],
+)
+def test_a_trained_model_has_to_be_better_by_more_than_chance(
+    trained: tuple[float, float], is_kept: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge_by(monkeypatch, (14.0, 9.0), trained)
+    result = train(folder, synthetic=0)
+    assert result.history.gained
+    assert result.kept is is_kept
+    start, reached = (Likeness(held_back_db=a, variants_db=b) for a, b in ((14.0, 9.0), trained))
+    assert result.reached == (reached if is_kept else start)
+
+
 def test_eight_bits_do_without_synthetic_samples(folder: Path) -> None:
     assert train(folder, init=None, accuracy="fast").synthetic == 0
     assert train(folder, synthetic=3, force=True).synthetic == 3
