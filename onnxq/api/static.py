@@ -78,7 +78,7 @@ def quantize_static(
         activations: uint8, int8, uint16 or int16.
         symmetric_activations: zero of activations in the middle of the integers.
         weights: int8, uint8, int4 or int16.
-        symmetric: the same for weights; None for the default of the type.
+        symmetric: the same for weights; None for the default of the type and target.
         per_channel: one scale for each output channel of a weight; False for one a tensor.
         reduce_range: 7-bit weights; None for larger scales where this processor adds inexactly
             (x86 without VNNI).

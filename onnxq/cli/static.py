@@ -108,7 +108,7 @@ TYPES = combine(
     click.option(
         "--symmetric/--asymmetric",
         default=None,
-        help="The same for weights.  [default: by type]",
+        help="The same for weights.  [default: by type and target]",
     ),
     click.option(
         "--per-channel/--per-tensor",
