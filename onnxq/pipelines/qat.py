@@ -259,5 +259,5 @@ class _Job:
         if stopped:
             notes.append(f"{stopped}: the best so far was taken")
         if not kept:
-            notes.append("nothing was gained: the result is the model that training started from")
+            notes.append("training gained nothing: the result is the model that it started from")
         return tuple(notes)
