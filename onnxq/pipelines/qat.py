@@ -224,7 +224,7 @@ class _Job:
         return total.hexdigest()
 
     def _is_better(self, trained: Likeness, begun: Likeness) -> bool:
-        """Whether the file is better, too, and not only the simulation; on all samples.
+        """Whether the file is better, too, and not only the simulation, and by more than chance.
 
         A loss of the user or of labels may cost likeness to the float model.
         """

@@ -81,7 +81,8 @@ class Stage:
         propose: recipes to try, by a name for each; raises ExecutionError where it cannot.
         are_steps: whether the recipes are steps that build on each other: each is reported by its
             own name, and kept if it is better than those before. Otherwise the best is proposed.
-        clips: whether it clips what other samples may need; then more is asked of it.
+        clips: whether it clips what other samples may need; then more is asked of it. It has no
+            steps then.
     """
 
     name: str

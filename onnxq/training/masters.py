@@ -32,7 +32,7 @@ def find_masters(model: ir.Model, float_model: ir.Model) -> dict[str, torch.Tens
     for use in iterate_weights(model):
         name = use.elements.name or ""
         real = floats.get(name.rpartition("_")[0])
-        dequantized = dequantize(use)
+        dequantized = None if real is None else dequantize(use)
         if real is None or dequantized is None or dimensions(real) != tuple(dequantized.shape):
             continue
         weight = to_torch(real.numpy())

@@ -53,13 +53,13 @@ def _narrow(use: WeightUse, bits: int, real: torch.Tensor) -> None:
     assert before is not None
     axes = use.axes or (1,) * real.dim()
     others = tuple(axis for axis, size in enumerate(axes) if size == 1)
-    symmetric = use.zero_point is None or offsets is None or not offsets.numpy().any()
+    symmetric = offsets is None or not offsets.numpy().any()
     scale, zero_point = choose_grid(real, bits, others, symmetric=symmetric)
     low, high = limits_of(bits)
     integers = (torch.round(real / scale) + zero_point).clamp(low, high)
     replace_constant(use.elements, integers)
     replace_constant(use.scale, scale.reshape(dimensions(before)))
-    if use.zero_point is not None and offsets is not None:
+    if use.zero_point is not None and offsets is not None and not symmetric:
         replace_constant(use.zero_point, zero_point.reshape(dimensions(offsets)))
 
 

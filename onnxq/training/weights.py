@@ -142,7 +142,7 @@ def _read_shifted(elements: ir.Value, subtraction: ir.Node) -> Iterator[WeightUs
     for use in _find_uses(elements, subtraction.outputs[0]):
         if use is None or tensor is None or not _is_zero(use.zero_point):
             yield None
-        elif use.scale is None or tensor.size not in (1, _size_of(use.scale)):
+        elif use.scale is None or not _lies_along(tensor, use.axes):
             yield _without_scale(elements)
         else:
             yield replace(use, zero_point=zero_point)
@@ -153,9 +153,14 @@ def _is_zero(value: ir.Value | None) -> bool:
     return tensor is None or not tensor.numpy().any()
 
 
-def _size_of(value: ir.Value) -> int:
-    tensor = constant_tensor(value)
-    return 0 if tensor is None else tensor.size
+def _lies_along(tensor: ir.TensorProtocol, axes: tuple[int, ...]) -> bool:
+    """Whether zero points have the shape that their scales have beside the elements."""
+    shape = dimensions(tensor)
+    if tensor.size == 1:
+        return True
+    return len(shape) == len(axes) and all(
+        size == 1 for size, wanted in zip(shape, axes, strict=True) if wanted == 1
+    )
 
 
 def _read_storage(elements: ir.Value, wide: ir.Value, node: ir.Node) -> WeightUse | None:

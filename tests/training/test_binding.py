@@ -177,16 +177,26 @@ def test_zero_points_that_are_subtracted_behind_a_cast_are_found() -> None:
         ("w = Sub(i, z) d = DequantizeLinear<axis = 0>(w, s) y = Conv(x, d)", True),
         ("w = Sub(i, z) d = DequantizeLinear<axis = 0>(w, s, two) y = Conv(x, d)", None),
         ("z2 = Neg(z) w = Sub(i, z2) d = DequantizeLinear<axis = 0>(w, s) y = Conv(x, d)", None),
+        ("w = Sub(i, across) d = DequantizeLinear<axis = 0>(w, s) y = Conv(x, d)", False),
         ("w = Sub(z, i) d = DequantizeLinear<axis = 0>(w, s) y = Conv(x, d)", None),
         ("d = DequantizeLinear<axis = 0>(i, s, none) y = Conv(x, d)", True),
     ],
-    ids=["zeros", "no-zeros", "two-zero-points", "computed", "the-other-way", "no-subtraction"],
+    ids=[
+        "zeros",
+        "no-zeros",
+        "two-zero-points",
+        "computed",
+        "across-the-scales",
+        "the-other-way",
+        "no-subtraction",
+    ],
 )
 def test_what_is_subtracted_has_to_be_a_zero_point(nodes: str, has_zero_point: bool | None) -> None:
     arrays = {
         "q": np.int8(np.arange(4 * 9).reshape(4, 1, 3, 3) % 16 - 8),
         "z": np.int8([1, 2, 3, 4]).reshape(4, 1, 1, 1),
         "s": np.float32([1, 2, 3, 4]),
+        "across": np.int8([1, 2, 3]).reshape(1, 1, 1, 3),
         "none": np.int8([0, 0, 0, 0]),
         "two": np.int8([2, 2, 2, 2]),
     }
@@ -196,6 +206,9 @@ def test_what_is_subtracted_has_to_be_a_zero_point(nodes: str, has_zero_point: b
     found = [use for use in iterate_weights(to_ir(model)) if use.elements.name == "q"]
     assert len(found) == (0 if has_zero_point is None else 1)
     for use in found:
+        if not has_zero_point:
+            assert (use.scale, use.zero_point) == (None, None)
+            continue
         assert use.zero_point is not None
         assert use.zero_point.name == ("z" if "Sub" in nodes else "none")
         assert (use.scale.name if use.scale else "", use.axes) == ("s", (-1, 1, 1, 1))
