@@ -22,9 +22,9 @@ ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = "cnn"
 COLUMNS = ("model", "setting", "SQNR dB", "agreement", "task", "smaller", "speed-up", "CPU s")
 NOTES = (
-    "int4 weights with one scale for each channel, uint8 activations: `onnxq static --weights int4 "
-    "--accuracy LEVEL`. *fast* rounds to the nearest integer. Integers of 4 bits are exact on "
-    "every processor. Speed-up and CPU s as in zoo_static.py.",
+    "int4 weights with a scale and zero point for each channel, uint8 activations: `onnxq static "
+    "--weights int4 --accuracy LEVEL`. *fast* rounds to the nearest integer. Integers of 4 bits "
+    "are exact on every processor. Speed-up and CPU s as in zoo_static.py.",
 )
 
 
