@@ -38,6 +38,7 @@ def quantize_qat(
     target: str = "ort-cpu",
     synthetic: int | None = None,
     blockwise: bool = False,
+    keep_integers: bool = False,
     epochs: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
@@ -75,6 +76,7 @@ def quantize_qat(
         target: name of a target.
         synthetic: samples that the float model makes up; None for up to 256 where bits are few.
         blockwise: train block after block.
+        keep_integers: train scales, biases and floats only.
         epochs: passes over the samples; None for about 3000 steps, fewer where the
             model is large.
         batch_size: samples a step; None for 32, or 8 where the model is large.
@@ -124,6 +126,7 @@ def quantize_qat(
             checkpoint=optional_path(checkpoint),
             resume=resume,
             blockwise=blockwise,
+            keeps_integers=keep_integers,
         ),
         training=_choose_training(
             epochs, batch_size, learning_rate, gradient_clipping, seed, time_limit, device, threads

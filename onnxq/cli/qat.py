@@ -83,6 +83,11 @@ LESSON = combine(
     click.option(
         "--blockwise", is_flag=True, help="Train block after block, for models too large at once."
     ),
+    click.option(
+        "--keep-integers",
+        is_flag=True,
+        help="Train scales, biases and floats only; integers of weights stay.",
+    ),
 )
 TRAINING = combine(
     click.option(

@@ -197,6 +197,7 @@ class _Job:
             checkpoint=self.lesson.checkpoint,
             resume=self.lesson.resume,
             blockwise=self.lesson.blockwise,
+            keeps_integers=self.lesson.keeps_integers,
             fingerprint=self._fingerprint(begun),
         )
         return fine_tune(model, lesson, self.training, self.report)
@@ -219,6 +220,7 @@ class _Job:
             options.gradient_clipping,
             options.seed,
             self.lesson.layers,
+            self.lesson.keeps_integers,
         )
         total.update(repr(facts).encode())
         return total.hexdigest()
@@ -259,5 +261,8 @@ class _Job:
         if stopped:
             notes.append(f"{stopped}: the best so far was taken")
         if not kept:
-            notes.append("training gained nothing: the result is the model that it started from")
+            more = "" if self.lesson.keeps_integers else "; --keep-integers may gain, training less"
+            notes.append(
+                f"training gained nothing: the result is the model that it started from{more}"
+            )
         return tuple(notes)

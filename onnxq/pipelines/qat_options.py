@@ -77,6 +77,7 @@ class LessonOptions:
         checkpoint: file to write while training; None for none.
         resume: whether to go on from it.
         blockwise: block after block instead of the whole model at once.
+        keeps_integers: scales, biases and floats only; the integers of weights stay.
 
     Raises:
         UsageError: options that contradict each other.
@@ -88,6 +89,7 @@ class LessonOptions:
     checkpoint: Path | None = None
     resume: bool = False
     blockwise: bool = False
+    keeps_integers: bool = False
 
     def __post_init__(self) -> None:
         if self.resume and self.checkpoint is None:

@@ -91,12 +91,14 @@ class Binder:
         limits: of weights.
         masters: real weights to start from, by the name of the integers; only those elements count
             that round to the same integers.
+        keeps_integers: whether integers stay as they are, and only what they stand for is trained.
     """
 
     model: ir.Model
     device: torch.device
     limits: WeightLimits = field(default_factory=WeightLimits)
     masters: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    keeps_integers: bool = False
 
     def __post_init__(self) -> None:
         self._scales: dict[ir.Value, Quantity] = {}
@@ -159,6 +161,9 @@ class Binder:
         tensor = constant_tensor(use.elements)
         if tensor is None:
             return
+        scale = None if use.scale is None else self._add_scale(use.scale)
+        if self.keeps_integers:
+            return
         low, high = self.limits.of(tensor)
         integers = to_torch(tensor.numpy()).to(self.device, torch.float32)
         zero_point = self._tensor(use.zero_point)
@@ -166,7 +171,6 @@ class Binder:
             shaped = zero_point.to(torch.float32).reshape(use.axes or ())
             zero_point = shaped if bool(shaped.any()) else None
         first = integers if zero_point is None else integers - zero_point
-        scale = None if use.scale is None else self._add_scale(use.scale)
         if scale is not None and scale.learned.numel() > 1 and not use.axes:
             scale = None
         master = self.masters.get(use.elements.name or "")
@@ -236,6 +240,7 @@ def bind(
     device: torch.device | None = None,
     bits: int = 8,
     masters: Mapping[str, torch.Tensor] | None = None,
+    keeps_integers: bool = False,
 ) -> Quantities:
     """Everything in a quantized graph that can be trained.
 
@@ -244,9 +249,10 @@ def bind(
         device: where to train; the CPU if None.
         bits: of weights, where fewer than their type has are wanted.
         masters: real weights by the name of their integers.
+        keeps_integers: see ``Binder``.
     """
-    limits = WeightLimits(bits)
-    return Binder(model, device or torch.device("cpu"), limits, masters or {}).bind()
+    place, limits = device or torch.device("cpu"), WeightLimits(bits)
+    return Binder(model, place, limits, masters or {}, keeps_integers).bind()
 
 
 def _unit_of(tensor: torch.Tensor) -> float:

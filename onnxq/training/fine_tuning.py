@@ -91,7 +91,13 @@ def fine_tune(model: ir.Model, lesson: Lesson, options: TrainingOptions, report:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     masters = {} if lesson.float_model is None else find_masters(model, lesson.float_model)
-    quantities = bind(model, device=device, bits=lesson.bits, masters=masters)
+    quantities = bind(
+        model,
+        device=device,
+        bits=lesson.bits,
+        masters=masters,
+        keeps_integers=lesson.keeps_integers,
+    )
     student = _make_student(model, quantities, lesson, device)
     school = School.open(lesson, lesson.layers)
     student.try_stacking(*school.first)

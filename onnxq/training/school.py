@@ -35,6 +35,7 @@ class Lesson:
         checkpoint: file to write after each validation, and to go on from; None for none.
         resume: whether to go on from it.
         blockwise: block after block instead of all at once.
+        keeps_integers: whether the integers of weights stay as they are.
         fingerprint: of everything that the steps depend on.
     """
 
@@ -52,6 +53,7 @@ class Lesson:
     checkpoint: Path | None = None
     resume: bool = False
     blockwise: bool = False
+    keeps_integers: bool = False
     fingerprint: str = ""
 
 

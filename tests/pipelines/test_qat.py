@@ -181,6 +181,35 @@ def test_blockwise(folder: Path) -> None:
     assert len(result.history.points) == 4
 
 
+def test_integers_can_stay(folder: Path) -> None:
+    result = train(folder, keep_integers=True)
+    assert result.kept
+    assert result.tuned.trained["weight"] == 0
+    start, trained = (
+        {
+            one.name: onnx.numpy_helper.to_array(one)
+            for one in onnx.load(folder / name).graph.initializer
+        }
+        for name in ("start.onnx", "out.onnx")
+    )
+    small = {name for name, one in start.items() if name.endswith(("_int4", "_int8"))}
+    assert len(small) == 3
+    assert all(np.array_equal(start[name], trained[name]) for name in small)
+    scales = {name for name in start if name.endswith("_scale")}
+    assert any(not np.array_equal(start[name], trained[name]) for name in scales)
+
+
+def test_that_integers_can_stay_is_said_where_nothing_was_gained(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for keep in (False, True):
+        judge_by(monkeypatch, (14.0, 9.0), (13.0, 9.0))
+        result = train(folder, synthetic=0, keep_integers=keep, force=True)
+        assert not result.kept
+        (note,) = (one for one in result.notes if "training gained nothing" in one)
+        assert ("--keep-integers" in note) is not keep
+
+
 def test_a_loss_of_the_user(folder: Path) -> None:
     (folder / "own.py").write_text(
         "def loss(outputs, inputs, name):\n    return (outputs['y'] - 1.0).square().mean()\n"
