@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,12 +105,11 @@ def quantize_qat(
     from onnxq.samples import SampleOptions, open_samples
     from onnxq.targets import find_target
 
-    learnt = SampleOptions(limit=samples, seed=seed, skip_bad=skip_bad, images=images)
     every = SampleOptions(skip_bad=skip_bad, images=images)
     return run_qat(
         required_path(model),
         optional_path(output),
-        train=_open_training(optional_path(train), reader, learnt),
+        train=_open_training(optional_path(train), reader, every, limit=samples, seed=seed),
         validation=None if val is None else open_samples(required_path(val), options=every),
         start=StartOptions(
             init=optional_path(init),
@@ -139,9 +139,12 @@ def quantize_qat(
     )
 
 
-def _open_training(folder: Path | None, reader: str | None, options: SampleOptions) -> Samples:
+def _open_training(
+    folder: Path | None, reader: str | None, every: SampleOptions, *, limit: int | None, seed: int
+) -> Samples:
     from onnxq.samples import open_samples
 
+    options = replace(every, limit=limit, seed=seed)
     return open_samples(folder, reader=reader, options=options, folder_option="--train DIR")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -52,8 +52,12 @@ def test_gradients_are_those_of_the_equations(
 
 
 @given(VALUES.filter(lambda values: not np.any(np.isin(values, 0))), SCALES)
+@example(np.float32([-0.5, 0.3]), 0.125)
 def test_both_forms_have_the_same_gradients(values: np.ndarray, scale: float) -> None:
     """The fused form, and the one that QuantizeLinear and DequantizeLinear make together."""
+    # At a limit itself either gradient is right: that of clamp is 1 there, that of hardtanh 0.
+    values = values[~np.isin(values / np.float32(scale), (-4, 11))]
+    assume(values.size)
     _, for_value, for_scale = gradients(values, scale, -4, 11)
     value = torch.tensor(values, requires_grad=True)
     step = torch.tensor(scale, requires_grad=True)
