@@ -186,10 +186,11 @@ class _PairWriter:
         shape = tuple(plan.shape[axis] for axis in axes)
         elements = store.elements(plan, tuple(range(len(plan.shape))))
         # Without a zero point, also one of 0, onnxruntime does not find the integers of a Gemm.
-        zero_point = store.explicit_zero_point(plan, shape)
         if self._is_widened(plan):
             elements = self._widen(layer, plan, elements)
             zero_point = store.no_zero_point(plan, shape, ir.DataType.INT8)
+        else:
+            zero_point = store.explicit_zero_point(plan, shape)
         numbers = (store.scale(plan, shape), zero_point)
         (self._weights[key],) = self._rewriter.add_node(
             layer,

@@ -116,8 +116,8 @@ class WeightStore:
         Each weight has its own: with ``session.x64quantprecision`` onnxruntime 1.32 makes new ones
         for each weight, under the name of the old, and does not load where two share them.
         """
-        # A short name, as every layer has one.
         array = _stored_zero_point(plan, shape)
+        # A short name, as every layer has one.
         return self._array(plan, "explicit_zero_point", array, 1.0, name="zero_point")
 
     def no_zero_point(

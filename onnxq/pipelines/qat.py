@@ -235,9 +235,8 @@ class _Job:
         before, after = begun.held_back_db, trained.held_back_db
         if before is None:
             return True
-        if after is None or not trained.is_better_than(begun):
-            return False
-        return after > before + BETTER_BY_DB
+        gains = after is not None and after > before + BETTER_BY_DB
+        return gains and trained.is_better_than(begun)
 
     def _verify(self, staged: Output, held_back: Part) -> Verification:
         return verify(

@@ -204,8 +204,7 @@ def _refuse_asymmetric(scheme: Scheme, primary: Reading, constant: Constant) -> 
 
 def _refuse_zero_points(scheme: Scheme, primary: Reading, context: Context) -> str | None:
     """Why the integers of a calibrated layer have to be symmetric."""
-    is_convolution = primary.use.node.op_type in ("Conv", "ConvTranspose")
-    if scheme.symmetric or not scheme.axes or not is_convolution:
+    if scheme.symmetric or not scheme.axes or primary.use.node.op_type != "Conv":
         return None
     if scheme.type.bits != 8 or context.target.convolves_zero_points:
         return None

@@ -166,10 +166,9 @@ class Binder:
             return
         low, high = self.limits.of(tensor)
         integers = to_torch(tensor.numpy()).to(self.device, torch.float32)
-        zero_point = self._tensor(use.zero_point)
+        zero_point = None if use.is_symmetric else self._tensor(use.zero_point)
         if zero_point is not None:
-            shaped = zero_point.to(torch.float32).reshape(use.axes or ())
-            zero_point = shaped if bool(shaped.any()) else None
+            zero_point = zero_point.to(torch.float32).reshape(use.axes)
         first = integers if zero_point is None else integers - zero_point
         if scale is not None and scale.learned.numel() > 1 and not use.axes:
             scale = None

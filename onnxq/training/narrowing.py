@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from onnxq.graph.constants import constant_tensor, dimensions
+from onnxq.graph.constants import constant_tensor
 from onnxq.training.masters import dequantize
 from onnxq.training.weights import WeightUse, iterate_weights
 from onnxq.training.writing import replace_constant
@@ -39,7 +39,8 @@ def narrow_weights(model: ir.Model, bits: int, masters: Mapping[str, torch.Tenso
         tensor = constant_tensor(use.elements)
         if tensor is None or tensor.dtype is not ir.DataType.INT4 or use.scale is None:
             continue
-        real = masters.get(use.elements.name or "", dequantize(use))
+        real = masters.get(use.elements.name or "")
+        real = dequantize(use) if real is None else real
         if real is None:
             continue
         _narrow(use, bits, real)
@@ -49,18 +50,15 @@ def narrow_weights(model: ir.Model, bits: int, masters: Mapping[str, torch.Tenso
 
 def _narrow(use: WeightUse, bits: int, real: torch.Tensor) -> None:
     assert use.scale is not None
-    before, offsets = constant_tensor(use.scale), constant_tensor(use.zero_point)
-    assert before is not None
     axes = use.axes or (1,) * real.dim()
     others = tuple(axis for axis, size in enumerate(axes) if size == 1)
-    symmetric = offsets is None or not offsets.numpy().any()
-    scale, zero_point = choose_grid(real, bits, others, symmetric=symmetric)
+    scale, zero_point = choose_grid(real, bits, others, symmetric=use.is_symmetric)
     low, high = limits_of(bits)
     integers = (torch.round(real / scale) + zero_point).clamp(low, high)
     replace_constant(use.elements, integers)
-    replace_constant(use.scale, scale.reshape(dimensions(before)))
-    if use.zero_point is not None and offsets is not None and not symmetric:
-        replace_constant(use.zero_point, zero_point.reshape(dimensions(offsets)))
+    if use.zero_point is not None and not use.is_symmetric:
+        replace_constant(use.zero_point, zero_point)
+    replace_constant(use.scale, scale)
 
 
 def choose_grid(

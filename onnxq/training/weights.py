@@ -40,6 +40,12 @@ class WeightUse:
     zero_point: ir.Value | None
     axes: tuple[int, ...]
 
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether there is no zero point but 0."""
+        tensor = constant_tensor(self.zero_point)
+        return tensor is None or not tensor.numpy().any()
+
 
 def iterate_weights(model: ir.Model) -> Iterator[WeightUse]:
     """Every constant of small integers that stands for real numbers."""
@@ -140,17 +146,12 @@ def _read_shifted(elements: ir.Value, subtraction: ir.Node) -> Iterator[WeightUs
     zero_point = subtraction.inputs[1]
     tensor = constant_tensor(zero_point)
     for use in _find_uses(elements, subtraction.outputs[0]):
-        if use is None or tensor is None or not _is_zero(use.zero_point):
+        if use is None or tensor is None or not use.is_symmetric:
             yield None
         elif use.scale is None or not _lies_along(tensor, use.axes):
             yield _without_scale(elements)
         else:
             yield replace(use, zero_point=zero_point)
-
-
-def _is_zero(value: ir.Value | None) -> bool:
-    tensor = constant_tensor(value)
-    return tensor is None or not tensor.numpy().any()
 
 
 def _lies_along(tensor: ir.TensorProtocol, axes: tuple[int, ...]) -> bool:

@@ -35,10 +35,6 @@ IN_FUNCTION = "in a model-local function, whose activations cannot be observed"
 CONDITION = f"bool c, {IMAGE}"
 
 
-def _name_of(one: object) -> str:
-    return one.name if isinstance(one, Target) else str(one)
-
-
 one_conv = static_model("[a] p = Conv(x, k1) [end] y = Neg(p)")
 
 
@@ -95,7 +91,9 @@ class TestWeights:
         (found,) = static_plan(one_conv, target=target, **options).tensors
         assert found.scheme == scheme
 
-    @pytest.mark.parametrize(("target", "symmetric"), [(ORT, False), (ONNX, True)], ids=_name_of)
+    @pytest.mark.parametrize(
+        ("target", "symmetric"), [(ORT, False), (ONNX, True)], ids=["ort-cpu", "onnx"]
+    )
     def test_4_bits_have_zero_points_where_they_are_subtracted_at_load(
         self, target: Target, symmetric: bool
     ) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-from onnx import TensorProto, helper
 
 import onnxq
 from onnxq.errors import InvalidModelError
@@ -91,22 +91,10 @@ def test_weights_of_kernels(tmp_path: Path) -> None:
 def test_blocks_of_four_bits_and_a_zero_point(tmp_path: Path) -> None:
     scale = np.full((2, 16), 0.125, np.float32)
     integers = np.clip(np.rint(WEIGHT / 0.125) + 8, 0, 15).astype(np.uint8)
-    model = make_model(
-        "w = DequantizeLinear<axis = 0, block_size = 4>(q, s, z) y = MatMul(x, w)",
-        "float[N, 8] x",
-        "float[N, 16] y",
-        {"s": scale},
-        opset=21,
-    )
-    for name, array in (("q", integers), ("z", np.full((2, 16), 8, np.uint8))):
-        model.graph.initializer.append(
-            helper.make_tensor(name, TensorProto.UINT4, array.shape, array.reshape(-1).tolist())
-        )
-    paths = (
-        save(matmul_model(WEIGHT), tmp_path / "float.onnx"),
-        save(model, tmp_path / "q.onnx"),
-    )
-    (found,) = read_quantized_tensors(*paths).weights
+    arrays = {"q": integers, "z": np.full((2, 16), 8, np.uint8)}
+    arrays = {name: array.astype(ml_dtypes.uint4) for name, array in arrays.items()} | {"s": scale}
+    nodes = "w = DequantizeLinear<axis = 0, block_size = 4>(q, s, z) y = MatMul(x, w)"
+    found = read_one(tmp_path, nodes, arrays)
     assert (found.name, found.type, found.scales) == ("w", "uint4", 32)
     assert (found.clip_low, found.clip_high) == ((-1.0, -1.0), (0.875, 0.875))
 
@@ -121,23 +109,10 @@ def test_four_bits_that_are_widened_less_their_zero_points(reader: str, tmp_path
         "QGemm": "q = QuantizeLinear(x, one, u) y = com.microsoft.QGemm<transB = 1>"
         "(q, one, u, w, s, z, bias)",
     }[reader]
-    model = make_model(
-        f"a = Cast<to = 3>(four) w = Sub(a, offset) {nodes}",
-        "float[N, 8] x",
-        "float[N, 16] y",
-        {"s": scale, "z": np.zeros(16, np.int8), "offset": zero_point[:, None]}
-        | {"one": np.float32(1), "u": np.uint8(0), "bias": np.zeros(16, np.int32)},
-        opset=21,
-    )
-    stored = helper.make_tensor(
-        "four", TensorProto.INT4, shifted.shape, shifted.astype(int).reshape(-1).tolist()
-    )
-    model.graph.initializer.append(stored)
-    paths = (
-        save(matmul_model(WEIGHT), tmp_path / "float.onnx"),
-        save(model, tmp_path / "q.onnx"),
-    )
-    (found,) = read_quantized_tensors(*paths).weights
+    arrays = {"four": shifted.astype(ml_dtypes.int4), "offset": zero_point[:, None]}
+    arrays |= {"s": scale, "z": np.zeros(16, np.int8)}
+    arrays |= {"one": np.float32(1), "u": np.uint8(0), "bias": np.zeros(16, np.int32)}
+    found = read_one(tmp_path, f"a = Cast<to = 3>(four) w = Sub(a, offset) {nodes}", arrays)
     assert (found.name, found.type, found.scales) == ("w", "int4", 16)
     assert (found.clip_low, found.clip_high) == ((-2.75, -2.0), (1.0, 1.75))
     noise = np.sum((WEIGHT - ((shifted - zero_point[:, None]) * 0.25).T).astype(np.float64) ** 2)
