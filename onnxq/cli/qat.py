@@ -91,7 +91,10 @@ LESSON = combine(
 )
 TRAINING = combine(
     click.option(
-        "--epochs", type=int, metavar="N", help="Passes over the samples.  [default: ~3000 steps]"
+        "--epochs",
+        type=int,
+        metavar="N",
+        help="Passes over the samples.  [default: 3000 steps, 6000 with activations of 4 bits]",
     ),
     click.option(
         "--batch-size",

@@ -198,6 +198,7 @@ class _Job:
             resume=self.lesson.resume,
             blockwise=self.lesson.blockwise,
             keeps_integers=self.lesson.keeps_integers,
+            steps=self.start.steps,
             fingerprint=self._fingerprint(begun),
         )
         return fine_tune(model, lesson, self.training, self.report)

@@ -9,6 +9,7 @@ from onnxq.errors import UsageError
 from onnxq.plan import StaticOptions
 from onnxq.schemes import ActivationScheme, ActivationType, WeightType
 from onnxq.targets import Target
+from onnxq.training.options import DEFAULT_STEPS, STEPS_AT_FEW_LEVELS
 
 WEIGHT_TYPES = {8: WeightType.INT8, 4: WeightType.INT4, 3: WeightType.INT4, 2: WeightType.INT4}
 ACTIVATION_TYPES = {8: ActivationType.UINT8, 4: ActivationType.UINT4}
@@ -56,6 +57,11 @@ class StartOptions:
     def has_few_bits(self) -> bool:
         """Whether what is rounded away is so much that the given samples are soon fitted."""
         return min(self.bits_weights or 8, self.bits_activations or 8) <= 4
+
+    @property
+    def steps(self) -> int:
+        """Of a training whose length nobody has set."""
+        return STEPS_AT_FEW_LEVELS if (self.bits_activations or 8) <= 4 else DEFAULT_STEPS
 
     @property
     def static(self) -> StaticOptions:

@@ -109,7 +109,7 @@ def fine_tune(model: ir.Model, lesson: Lesson, options: TrainingOptions, report:
     return Tuned(
         history=history,
         trained={kind: len(quantities.of_kind(kind)) for kind in kinds},
-        samples=(school.train.count, school.validation.count),
+        samples=(school.count, school.validation.count),
         device=str(device),
         notes=tuple(filter(None, (note, _note_mixtures(trainer)))),
     )
@@ -129,7 +129,7 @@ def _make_trainer(
         validation=school.validation,
         outputs=outputs,
         loss=loss,
-        options=settle(options, samples=school.train.count, effort=effort),
+        options=settle(options, samples=school.train.count, effort=effort, steps=lesson.steps),
         report=report,
         mixtures=_make_mixtures(lesson, school.teacher, student),
         more=school.variants,

@@ -13,6 +13,7 @@ from onnxq.comparison.labels import Labels
 from onnxq.errors import DataError
 from onnxq.samples import Part
 from onnxq.training.examples import Example, Examples
+from onnxq.training.options import DEFAULT_STEPS
 from onnxq.training.teacher import Teacher
 
 
@@ -36,6 +37,7 @@ class Lesson:
         resume: whether to go on from it.
         blockwise: block after block instead of all at once.
         keeps_integers: whether the integers of weights stay as they are.
+        steps: of a training whose length nobody has set, where they can be afforded.
         fingerprint: of everything that the steps depend on.
     """
 
@@ -54,6 +56,7 @@ class Lesson:
     resume: bool = False
     blockwise: bool = False
     keeps_integers: bool = False
+    steps: int = DEFAULT_STEPS
     fingerprint: str = ""
 
 
@@ -64,6 +67,7 @@ class School:
     Attributes:
         teacher: the float model.
         train: examples to learn from.
+        count: how many they are, each counted once.
         validation: examples to choose by.
         variants: of these, where nothing but the float model says what is right; else None.
         first: two of those to learn from, of the same shapes where there are such.
@@ -71,6 +75,7 @@ class School:
 
     teacher: Teacher
     train: Examples
+    count: int
     validation: Examples
     variants: Examples | None
     first: tuple[Example, Example]
@@ -83,17 +88,31 @@ class School:
         def teach(part: Part, labels: Labels | None) -> Iterator[Example]:
             return teacher.teach(part.read_samples(teacher.inputs), labels)
 
-        def read_train() -> Iterator[Example]:
-            yield from teach(lesson.train, lesson.labels)
-            if lesson.synthetic is not None and lesson.loss_function is None:
-                yield from teach(lesson.synthetic, None)
-
-        train = Examples(read_train)
+        real = Examples(partial(teach, lesson.train, lesson.labels))
+        train, count = real, real.count
+        if lesson.synthetic is not None and lesson.loss_function is None:
+            synthetic = Examples(partial(teach, lesson.synthetic, None))
+            train, count = join_evenly(real, synthetic), real.count + synthetic.count
         validation = Examples(lambda: teach(lesson.validation, lesson.labels))
         variants = None
         if lesson.variants is not None and lesson.labels is None and lesson.loss_function is None:
             variants = Examples(partial(teach, lesson.variants, None))
-        return cls(teacher, train, validation, variants, _find_first(train))
+        return cls(teacher, train, count, validation, variants, _find_first(train))
+
+
+def join_evenly(real: Examples, synthetic: Examples) -> Examples:
+    """Both, with the real ones so often that they are about as many.
+
+    What is measured, and used later, is of their kind. Without this the small CNN gains nothing
+    from more than 3,000 steps (benchmarks/results/qat.md).
+    """
+
+    def read() -> Iterator[Example]:
+        for _ in range(max(1, synthetic.count // max(1, real.count))):
+            yield from real.in_order()
+        yield from synthetic.in_order()
+
+    return Examples(read)
 
 
 def _find_first(train: Examples) -> tuple[Example, Example]:

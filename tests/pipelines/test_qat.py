@@ -19,7 +19,9 @@ pytest.importorskip("torch")
 import onnxq
 from onnxq.errors import DataError, InvalidModelError, UnsupportedModelError, UsageError
 from onnxq.pipelines.qat_judging import Judge, Likeness
+from onnxq.pipelines.qat_options import StartOptions
 from onnxq.pipelines.qat_result import TrainingResult
+from onnxq.targets import find_target
 from onnxq.training import fine_tuning
 from onnxq.training.checkpoints import save_checkpoint
 from tests.apply.calibrated_models import save_samples
@@ -161,6 +163,19 @@ def test_a_trained_model_has_to_be_better_by_more_than_chance(
     assert result.kept is is_kept
     start, reached = (Likeness(held_back_db=a, variants_db=b) for a, b in ((14.0, 9.0), trained))
     assert result.reached == (reached if is_kept else start)
+
+
+@pytest.mark.parametrize(
+    ("bits", "expected"),
+    [
+        pytest.param(None, 3000, id="8 bits by default"),
+        pytest.param(8, 3000, id="8 bits"),
+        pytest.param(4, 6000, id="4 bits"),
+    ],
+)
+def test_activations_of_few_levels_are_trained_longer(bits: int | None, expected: int) -> None:
+    start = StartOptions(target=find_target("ort-cpu"), bits_weights=4, bits_activations=bits)
+    assert start.steps == expected
 
 
 def test_eight_bits_do_without_synthetic_samples(folder: Path) -> None:

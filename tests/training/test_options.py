@@ -14,6 +14,7 @@ from onnxq.training.options import (  # noqa: E402
     FEWEST_STEPS,
     MOST_OPERATIONS,
     SMALL_BATCH_SIZE,
+    STEPS_AT_FEW_LEVELS,
     Effort,
     TrainingOptions,
     settle,
@@ -43,6 +44,16 @@ def test_a_large_model_takes_small_batches() -> None:
     small = settle(TrainingOptions(), samples=64, effort=Effort(1e6))
     large = settle(TrainingOptions(), samples=64, effort=Effort(1e9))
     assert (small.batch_size, large.batch_size) == (BATCH_SIZE, SMALL_BATCH_SIZE)
+
+
+def test_more_steps_are_taken_where_they_are_wanted_and_can_be_afforded() -> None:
+    def count(operations: float, **given: int) -> int:
+        effort = Effort(operations)
+        return count_steps(settle(TrainingOptions(), samples=64, effort=effort, **given), 64)
+
+    assert count(1e6) == DEFAULT_STEPS
+    assert count(1e6, steps=STEPS_AT_FEW_LEVELS) == STEPS_AT_FEW_LEVELS
+    assert count(1e9, steps=STEPS_AT_FEW_LEVELS) == count(1e9)
 
 
 def test_what_a_user_sets_stays() -> None:
