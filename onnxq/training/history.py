@@ -97,9 +97,7 @@ class History:
         """Whether the last point is to be kept: better than the start, and as good as any.
 
         Of points that differ by no more than chance the last is the best: the loss that is trained
-        still falls, and learning rates end at 0. With 4 bits everywhere single points of the small
-        CNN differ by a tenth; the least of twenty, a quarter before the end, was 0.3 dB worse on
-        other samples than the last (benchmarks/results/qat.md).
+        still falls, and learning rates end at 0 (docs/decisions/0034).
         """
         *earlier, last = [point.validation_loss for point in self.points]
         if not earlier or not last < earlier[0] * (1 - LEAST_GAIN):
