@@ -59,7 +59,7 @@ DEFAULT_STEPS = 3000
 
 STEPS_AT_FEW_LEVELS = 6000
 """Where activations have sixteen levels, which training has to find its way around: the small CNN
-gains 0.2 dB by twice as many steps in two of three runs (benchmarks/results/qat.md)."""
+gains 0.15 dB by twice as many steps, three times alike (benchmarks/results/qat.md)."""
 
 FEWEST_STEPS = 100
 
