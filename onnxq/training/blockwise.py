@@ -18,14 +18,14 @@ import torch
 
 from onnxq.training.blocks import Segment, choose_quantities, make_part
 from onnxq.training.examples import Example, Examples, make_batches
-from onnxq.training.history import LEAST_GAIN, History, Point, Report, Status
+from onnxq.training.history import History, Point, Report, Status
 from onnxq.training.interpreter import run
 from onnxq.training.losses import Distillation, Loss
 from onnxq.training.options import BATCH_SIZE, TrainingOptions
 from onnxq.training.quantities import Quantities
 from onnxq.training.student import Student
 from onnxq.training.tensors import to_numpy
-from onnxq.training.trainer import Trainer
+from onnxq.training.trainer import LEAST_GAIN, Trainer
 
 STEPS_OF_A_BLOCK = 200
 UNIT_SAMPLES = 64

@@ -5,17 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import pairwise
-from statistics import median
-
-LEAST_GAIN = 1e-3
-"""A relative improvement below this is not worth another model."""
-
-RECENT = 6
-"""Points in which is seen by how much they differ by chance."""
-
-MOST_CHANCE = 0.1
-"""What differs by more is worse, whatever the points before did."""
 
 
 @dataclass(frozen=True)
@@ -78,31 +67,6 @@ class History:
     steps: int = 0
     stopped: str = ""
     skipped: int = 0
-
-    @property
-    def chance(self) -> float:
-        """By what share of the loss recent points differ from the one before; 0 if there are few.
-
-        >>> losses = (9.0, 5.0, 4.8, 5.0, 4.9)
-        >>> curve = [Point(at, at, 0.0, loss, 0.0, 0.0) for at, loss in enumerate(losses)]
-        >>> round(History(curve).chance, 2)
-        0.04
-        """
-        losses = [point.validation_loss for point in self.points[1:]][-RECENT:]
-        pairs = [(before, after) for before, after in pairwise(losses) if before > 0]
-        changes = [abs(after / before - 1) for before, after in pairs]
-        return min(MOST_CHANCE, median(changes)) if len(changes) > 1 else 0.0
-
-    def is_last_best(self) -> bool:
-        """Whether the last point is to be kept: better than the start, and as good as any.
-
-        Of points that differ by no more than chance the last is the best: the loss that is trained
-        still falls, and learning rates end at 0 (docs/decisions/0034).
-        """
-        *earlier, last = [point.validation_loss for point in self.points]
-        if not earlier or not last < earlier[0] * (1 - LEAST_GAIN):
-            return False
-        return last < min(earlier) * (1 + (self.chance or -LEAST_GAIN))
 
     @property
     def gained(self) -> bool:

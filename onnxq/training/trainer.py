@@ -34,6 +34,9 @@ MOST_TRIAL_STEPS = 40
 MOST_TRIAL_TIME = 0.2
 """Share of a time limit in which trials may begin."""
 
+LEAST_GAIN = 1e-3
+"""A relative improvement below this is not worth another model."""
+
 FEWEST_VALIDATIONS = 20
 """Over the whole training, where there are as many epochs."""
 
@@ -193,10 +196,11 @@ class Trainer:
     def _validate(self, step: int, epoch: int, loss: float) -> None:
         sqnr_db, validation_loss = self._measure()
         seconds = time.monotonic() - self._began
-        history = self.history
-        history.points.append(Point(step, epoch, loss, validation_loss, sqnr_db, seconds))
-        if history.is_last_best():
-            history.best = len(history.points) - 1
+        points = self.history.points
+        points.append(Point(step, epoch, loss, validation_loss, sqnr_db, seconds))
+        best = points[self.history.best]
+        if len(points) > 1 and validation_loss < best.validation_loss * (1 - LEAST_GAIN):
+            self.history.best = len(points) - 1
             self._best = self.student.quantities.save()
 
     def _tell(self, step: int, loss: float) -> None:
