@@ -216,6 +216,7 @@ class _Job:
             self.train.fingerprint(),
             begun.synthetic_count,
             options.epochs,
+            self.start.steps,
             options.batch_size,
             options.learning_rate,
             options.gradient_clipping,

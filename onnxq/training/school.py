@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnxq.comparison.labels import Labels
 from onnxq.errors import DataError
 from onnxq.samples import Part
-from onnxq.training.examples import Example, Examples
+from onnxq.training.examples import KEPT_BYTES, Example, Examples
 from onnxq.training.options import DEFAULT_STEPS
 from onnxq.training.teacher import Teacher
 
@@ -67,7 +67,7 @@ class School:
     Attributes:
         teacher: the float model.
         train: examples to learn from.
-        count: how many they are, each counted once.
+        sources: what they are made of.
         validation: examples to choose by.
         variants: of these, where nothing but the float model says what is right; else None.
         first: two of those to learn from, of the same shapes where there are such.
@@ -75,10 +75,15 @@ class School:
 
     teacher: Teacher
     train: Examples
-    count: int
+    sources: tuple[Examples, ...]
     validation: Examples
     variants: Examples | None
     first: tuple[Example, Example]
+
+    @property
+    def count(self) -> int:
+        """How many examples there are to learn from, each counted once."""
+        return sum(one.count for one in self.sources)
 
     @classmethod
     def open(cls, lesson: Lesson, layers: Sequence[str]) -> School:
@@ -88,16 +93,16 @@ class School:
         def teach(part: Part, labels: Labels | None) -> Iterator[Example]:
             return teacher.teach(part.read_samples(teacher.inputs), labels)
 
-        real = Examples(partial(teach, lesson.train, lesson.labels))
-        train, count = real, real.count
+        reads = [partial(teach, lesson.train, lesson.labels)]
         if lesson.synthetic is not None and lesson.loss_function is None:
-            synthetic = Examples(partial(teach, lesson.synthetic, None))
-            train, count = join_evenly(real, synthetic), real.count + synthetic.count
+            reads.append(partial(teach, lesson.synthetic, None))
+        sources = tuple(Examples(one, kept_bytes=KEPT_BYTES // len(reads)) for one in reads)
+        train = sources[0] if len(sources) == 1 else join_evenly(*sources)
         validation = Examples(lambda: teach(lesson.validation, lesson.labels))
         variants = None
         if lesson.variants is not None and lesson.labels is None and lesson.loss_function is None:
             variants = Examples(partial(teach, lesson.variants, None))
-        return cls(teacher, train, count, validation, variants, _find_first(train))
+        return cls(teacher, train, sources, validation, variants, _find_first(train))
 
 
 def join_evenly(real: Examples, synthetic: Examples) -> Examples:
@@ -108,7 +113,9 @@ def join_evenly(real: Examples, synthetic: Examples) -> Examples:
     """
 
     def read() -> Iterator[Example]:
-        for _ in range(max(1, synthetic.count // max(1, real.count))):
+        # Before they are read nothing knows how many they are.
+        yield from real.in_order()
+        for _ in range(synthetic.count // max(1, real.count) - 1):
             yield from real.in_order()
         yield from synthetic.in_order()
 

@@ -51,3 +51,9 @@ def test_samples_that_come_again_are_neither_read_nor_held_twice() -> None:
     assert (real.reads, made.reads) == (1, 1)
     assert len({id(one) for one in first}) == 8
     assert len(first) == 12
+
+
+def test_what_is_too_large_to_keep_is_not_read_only_to_count_it() -> None:
+    real, made = Source("real", 2), Source("made", 4)
+    list(join_evenly(Examples(real, kept_bytes=0), Examples(made)).in_order())
+    assert (real.reads, made.reads) == (2, 1)
