@@ -32,7 +32,10 @@ SAMPLES = 8
 def find_models(folder: Path | None, data: Path | None) -> Iterator[tuple[str, Path, Path]]:
     """Name, model and samples of each."""
     for path in sorted((ROOT / "sample_models").glob("*.onnx")):
-        yield path.stem, path, ROOT / "calib_data" / path.stem / "eval"
+        samples = ROOT / "calib_data" / path.stem / "eval"
+        # Not what the README's commands have written beside them.
+        if samples.is_dir():
+            yield path.stem, path, samples
     if folder is not None:
         for path in sorted(folder.glob("*/model.onnx")):
             yield path.parent.name, path, (data or folder) / path.parent.name / "eval"
